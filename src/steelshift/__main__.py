@@ -1,0 +1,7 @@
+"""`python -m steelshift`."""
+
+import sys
+
+from steelshift.cli import main
+
+sys.exit(main())

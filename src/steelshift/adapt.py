@@ -1,0 +1,179 @@
+"""The whole way, S1 to S6: the only place that knows it.
+
+S1 read, split and cache both lines, pre-train on the source; S2 build the network; S3 to S5 train the method; S6 choose
+a checkpoint without target labels, write the inspector, and, where target labels are given, judge.
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from steelshift.data.splits import TEST, TRAIN, VAL
+from steelshift.data.stream import resized
+from steelshift.errors import DataError, UsageError
+from steelshift.evidence import collect_evidence
+from steelshift.files import explain_full_or_readonly, write_atomically, write_json, write_text
+from steelshift.inspection import inspector as artifact
+from steelshift.inspection.card import model_card
+from steelshift.inspection.inspector import Inspector, in_batches
+from steelshift.judging import judge, open_target_labels
+from steelshift.lines import Lines, lock, read_lines
+from steelshift.messages import say
+from steelshift.progress import showing
+from steelshift.report.page import render
+from steelshift.selection.calibration import review_threshold, temperature
+from steelshift.selection.metrics import mean_class_accuracy
+from steelshift.selection.validators import choose, information_maximization
+from steelshift.stages import Training
+from steelshift.training.config import Config, resolve, to_mapping
+from steelshift.training.precision import choose as choose_precision
+from steelshift.training.precision import describe
+
+MOST_VALIDATED = 1000
+"""Target training images on which candidates are compared."""
+GOLDEN = 8
+"""Golden examples that an inspector carries."""
+
+
+def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
+    """Run S1 to S6 into `config.out` and return the report. A finished run that is resumed is left as it is.
+
+    Raises UsageError, DataError, RunFailed or Interrupted; whatever happens, the run can be resumed.
+    """
+    began = time.monotonic()
+    config = resolve(config)
+    run = config.out
+    if _open(run, config, resume):
+        return json.loads((run / "report.json").read_text(encoding="utf-8"))
+
+    # S1
+    fast = choose_precision(config.device, config.precision)
+    write_json(run / "env.json", describe(fast))
+    lines = read_lines(config)
+    write_json(run / "data.lock.json", lock(lines))
+    training = Training(config, fast, lines)
+    training.pretrain()
+
+    # S2 to S5
+    labels = open_target_labels(config, lines) if config.method == "oracle" else None
+    if config.method == "oracle" and labels is None:
+        raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
+    method = training.adapt(labels)
+
+    # S6
+    candidates = _look_at_candidates(training)
+    chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
+    inspector = training.inspector(training.method_phase, candidates.steps[chosen])
+    _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL), config.review_rate)
+    baseline = training.inspector(training.baseline_phase, config.steps)
+    card = model_card(config, inspector.specification, lock(lines))
+    artifact.save(inspector, run / "inspector", card, _golden(lines))
+    report, thumbnails = collect_evidence(config, lines, method, inspector, baseline)
+    report["selection"] = config.select
+    report["selected_step"] = candidates.steps[chosen]
+    report["candidates"] = {
+        "step": candidates.steps,
+        "source_validation": candidates.source_validation,
+        "information_maximization": candidates.information_maximization,
+    }
+
+    # Everything is chosen and written: now labels of the target line may be opened.
+    labels = open_target_labels(config, lines)
+    if labels is not None:
+        test = lines.target.part(TEST)
+        baseline_logits = in_batches(baseline.logits, resized(test, np.arange(len(test)), config.size))
+        report["target"] = judge(training, labels, candidates.steps, candidates.test_logits, chosen, baseline_logits)
+    report["seconds"] = round(time.monotonic() - began, 1)
+    write_atomically(run / "thumbnails.npz", lambda file: np.savez_compressed(file, **thumbnails))
+    write_text(run / "report.html", render(report, thumbnails))
+    with explain_full_or_readonly(run):
+        for leftover in ("candidates", "judging"):
+            shutil.rmtree(run / leftover, ignore_errors=True)
+    write_json(run / "report.json", report)  # the last thing written: its presence says that the run is finished
+    return report
+
+
+def render_again(run: Path) -> Path:
+    """Write report.html anew from the numbers of a finished run. Raises UsageError where there are none."""
+    try:
+        report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+        with np.load(run / "thumbnails.npz", allow_pickle=False) as pictures:
+            thumbnails = dict(pictures)
+    except (OSError, ValueError) as error:
+        raise UsageError("no_report", path=run) from error
+    write_text(run / "report.html", render(report, thumbnails))
+    return run / "report.html"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The checkpoints to choose from, and what is known of each without a target label."""
+
+    steps: list[int]
+    source_validation: list[float]
+    """Mean class accuracy on held-out source images."""
+    information_maximization: list[float]
+    """On unlabelled target training images."""
+    validation_logits: list[np.ndarray]
+    test_logits: list[np.ndarray]
+    """On the target test split; nothing chooses by them."""
+
+
+def _look_at_candidates(training: Training) -> Candidates:
+    lines, config = training.lines, training.config
+    validation, unlabelled, test = lines.source.part(VAL), lines.target.part(TRAIN), lines.target.part(TEST)
+    prepared = resized(validation, np.arange(len(validation)), config.size)
+    prepared_target = resized(unlabelled, np.arange(min(len(unlabelled), MOST_VALIDATED)), config.size)
+    prepared_test = resized(test, np.arange(len(test)), config.size)
+    found = Candidates(training.method_phase.kept_at, [], [], [], [])
+    with showing(say("judging_candidates"), len(found.steps)) as advance:
+        for done, step in enumerate(found.steps, start=1):
+            inspector = training.inspector(training.method_phase, step)
+            logits = in_batches(inspector.logits, prepared)
+            found.validation_logits.append(logits)
+            found.source_validation.append(mean_class_accuracy(lines.labels(VAL), logits.argmax(1)))
+            on_target = in_batches(inspector.probabilities, prepared_target).astype(np.float64)
+            found.information_maximization.append(information_maximization(on_target))
+            found.test_logits.append(in_batches(inspector.logits, prepared_test))
+            advance(done)
+    return found
+
+
+def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray, review_rate: float) -> None:
+    heat = temperature(logits.astype(np.float64), truth)
+    scaled = torch.from_numpy(logits / heat).softmax(1).numpy()
+    inspector.calibrate(heat, review_threshold(scaled, review_rate))
+
+
+def _golden(lines: Lines) -> list[np.ndarray]:
+    """A few source validation images, of different classes first."""
+    cache, labels = lines.source.part(VAL), lines.labels(VAL)
+    turns = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    order = [int(members[turn]) for turn in range(GOLDEN) for members in turns if turn < len(members)]
+    return [np.array(cache[row]) for row in order[:GOLDEN]]
+
+
+def _open(run: Path, config: Config, resume: bool) -> bool:
+    """Make or check the folder of a run; True where it is finished."""
+    stored = run / "config.yaml"
+    values = {key: value for key, value in to_mapping(config).items() if key != "out"}
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        if not resume:
+            raise UsageError("run_exists", path=run)
+        if stored.exists():
+            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+            for key in values:
+                if values[key] != before.get(key):
+                    raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)
+            return (run / "report.json").exists()
+        if not {path.name for path in run.iterdir()} <= {"config.yaml.tmp", "cache"}:
+            raise UsageError("not_a_run", path=run)
+    write_text(stored, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return False

@@ -1,0 +1,280 @@
+"""The command line. Each command imports what it needs when it is called; results go to stdout, the rest to stderr."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from steelshift import __version__
+from steelshift.errors import SteelshiftError
+from steelshift.messages import say
+from steelshift.progress import note, showing
+
+Positional = tyro.conf.Positional
+
+
+def check(
+    source: tuple[Path, ...], target: tuple[Path, ...], classes: Path | None = None, json: bool = False
+) -> None:
+    """Look at two lines before training: counts, unreadable files, duplicates, sizes, brightness.
+
+    Args:
+        source: Labelled images of the source line: class folders or manifests.
+        target: Images of the target line: any folder tree or manifests.
+        classes: YAML map from class name to the folder names that hold it.
+        json: Print one JSON object.
+    """
+    from steelshift.data.check import check_lines
+
+    found = check_lines(source, target, classes)
+    if json:
+        _print_json(found)
+        return
+    for line in ("source", "target"):
+        part = found[line]
+        sizes = ", ".join(f"{size} px ({count})" for size, count in part["sizes"].items())
+        print(f"{line}: {part['images']} images, {len(part['unreadable'])} unreadable, {sizes}")
+        print(f"  brightness {part['brightness']} of 255, sharpness {part['sharpness']}, bit depths {part['bit_depths']}")
+        for name, count in part["per_class"].items():
+            print(f"  {name}: {count}")
+    for sentence in found["findings"]:
+        print(f"- {sentence}")
+
+
+def tiles(
+    images: Path,
+    tile: int,
+    out: Path,
+    masks: Path | None = None,
+    boxes: Path | None = None,
+    stride: int | None = None,
+    json: bool = False,
+) -> None:
+    """Cut large images into tiles of one size, labelled by masks or boxes, and write their manifest.
+
+    Args:
+        images: Folder whose subfolders name the defect of their images.
+        tile: Side of a tile in pixels.
+        out: Manifest to write, .csv.
+        masks: Folder of masks, white where a defect is.
+        boxes: Folder of Pascal VOC XML files.
+        stride: Pixels between tiles; by default their side, so that they do not overlap.
+        json: Print one JSON object.
+    """
+    from steelshift.data.table import list_places
+    from steelshift.data.tiles import write_tiles
+
+    with showing("tiles", len(list_places([images]))) as advance:
+        counts = write_tiles(images, out, tile=tile, stride=stride, masks=masks, boxes=boxes, advance=advance)
+    if json:
+        _print_json({"out": str(out), "tiles": counts})
+    else:
+        for label, count in sorted(counts.items()):
+            print(f"{label}: {count}")
+
+
+def fit(arguments: list[str]) -> None:
+    from steelshift.adapt import fit as run_fit
+    from steelshift.training.config import Config, from_mapping, knobs_of, read_mapping
+
+    values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}
+    method = _value_of("--method", arguments) or values.get("method") or "iadsa"
+    knobs = from_mapping(knobs_of(method), values.pop("knobs", {}), prefix="knobs.")
+    required = {name: tyro.MISSING for name in ("source", "target", "out")}
+    default = from_mapping(Config, values, **required, knobs=knobs)
+    options = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("knobs", Annotated[type(knobs), tyro.conf.arg(help=f"Knobs of {method}.")], dataclasses.field(default=knobs)),
+            ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file with any of these options.")], None),
+            ("resume", Annotated[bool, tyro.conf.arg(help="Continue an interrupted run.")], False),
+            ("json", Annotated[bool, tyro.conf.arg(help="Print one JSON object.")], False),
+        ],
+        bases=(Config,),
+        frozen=True,
+        kw_only=True,
+    )
+    start = options(**{item.name: getattr(default, item.name) for item in dataclasses.fields(Config)})
+    parsed = tyro.cli(options, default=start, prog="steelshift fit", description=FIT, args=arguments)
+    config = Config(**{item.name: getattr(parsed, item.name) for item in dataclasses.fields(Config)})
+    report = run_fit(config, resume=parsed.resume)
+    if parsed.json:
+        keys = ("method", "selection", "selected_step", "seconds", "target", "domain", "verdict")
+        _print_json({key: report[key] for key in keys if key in report})
+    else:
+        print(_summary(report, config.out))
+
+
+FIT = "Move an inspector: labelled source images and unlabelled target images in, an inspector and its report out."
+
+
+def evaluate(
+    run: Positional[Path],
+    data: tuple[Path, ...],
+    classes: Path | None = None,
+    split: Literal["test", "all"] = "test",
+    json: bool = False,
+) -> None:
+    """Score an inspector on labelled images.
+
+    Args:
+        run: Folder of a run or of an inspector.
+        data: Labelled images: class folders or manifests.
+        classes: YAML map from class name to folder names, as in the run.
+        split: test: the images that the run kept apart as target test, matched by content; all: every image.
+        json: Print one JSON object.
+    """
+    from steelshift.judging import evaluate as score
+
+    found = score(run, data, classes, split)
+    if json:
+        _print_json(found)
+        return
+    for key in ("n", "accuracy", "mean_class_accuracy", "macro_f1"):
+        print(f"{key}: {found[key] if key == 'n' else format(found[key], '.4f')}")
+    for name, values in found["per_class"].items():
+        shown = {key: "-" if values[key] is None else f"{values[key]:.3f}" for key in ("recall", "precision")}
+        print(f"  {name}: {values['n']} images, recall {shown['recall']}, precision {shown['precision']}")
+    for key in ("escape_rate", "overkill_rate"):
+        if key in found and found[key]["rate"] is not None:
+            print("{}: {rate:.4f} (95 % interval {low:.4f} to {high:.4f}, {n} images)".format(key, **found[key]))
+
+
+def inspect(run: Positional[Path], images: Positional[tuple[Path, ...]], out: Path, json: bool = False) -> None:
+    """Classify images, one row a file; what cannot be read is a row too.
+
+    Args:
+        run: Folder of a run or of an inspector.
+        images: Image files, folders or manifests.
+        out: Table to write: .csv, .jsonl or .parquet.
+        json: Print one JSON object.
+    """
+    from collections import Counter
+
+    from steelshift.data.table import every_place
+    from steelshift.inspection.inspector import load
+    from steelshift.inspection.rows import inspect_images, write_rows
+
+    inspector = load(run)
+    decisions: Counter[str] = Counter()
+
+    def counted(rows: Any) -> Any:
+        for row in rows:
+            decisions[row.decision] += 1
+            yield row
+
+    total = sum(1 for _ in every_place(images))
+    with showing("inspect", total) as advance:
+        count = write_rows(counted(inspect_images(inspector, images, advance)), out)
+    if json:
+        _print_json({"out": str(out), "rows": count, "decisions": dict(decisions)})
+    else:
+        print(f"{out}: {count} rows, " + ", ".join(f"{name} {number}" for name, number in sorted(decisions.items())))
+
+
+def report(run: Positional[Path]) -> None:
+    """Write the report of a finished run anew.
+
+    Args:
+        run: Folder of the run.
+    """
+    from steelshift.adapt import render_again
+
+    print(render_again(run))
+
+
+def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0) -> None:
+    """Draw two synthetic steel lines: out/source and out/target by class, masks beside them.
+
+    Args:
+        out: New folder.
+        shift: How the target differs: mild, middle, high, or a YAML file.
+        images: Images a line, all classes together.
+        seed: Everything random follows from it.
+    """
+    from steelshift.data.camera import load_shift
+    from steelshift.data.synthetic import write_lines
+
+    described = load_shift(shift)
+    with showing("draw", 2 * images) as advance:
+        write_lines(out, shift=described, images=images, seed=seed, progress=advance)
+    print(out)
+
+
+COMMANDS: dict[str, Callable] = {
+    command.__name__: command for command in (check, tiles, fit, evaluate, inspect, report, synth)
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (see `errors`)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        note(say("unknown_command", name=name, known=", ".join(COMMANDS)))
+        return 2
+    try:
+        if name == "fit":
+            fit(arguments[1:])
+        else:
+            tyro.cli(COMMANDS[name], prog=f"steelshift {name}", args=arguments[1:])
+    except SteelshiftError as error:
+        note(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        note(say("stopped"))
+        return 130
+    except BrokenPipeError:
+        sys.stdout = None  # who reads the results has left; nothing more to say to them
+        return 0
+    return 0
+
+
+def _help() -> str:
+    first = {name: (command.__doc__ or FIT).strip().splitlines()[0] for name, command in COMMANDS.items()}
+    lines = [f"  {name:<9} {text}" for name, text in first.items()]
+    return "\n".join(["usage: steelshift COMMAND [--help] [options]", "", *lines])
+
+
+def _summary(report: dict[str, Any], run: Path) -> str:
+    """The table of a finished run, for people."""
+    lines = []
+    if "target" in report:
+        target = report["target"]
+        for key in ("source_only", "selected", "last", "peeked", "oracle"):
+            value = "-" if target[key] is None else f"{target[key]:.3f}"
+            lines.append(f"{key:<12} {value}")
+        lines.append(f"(mean class accuracy on {target['n']} target test images; selection: {report['selection']})")
+        lines.append(target["sentence"])
+    else:
+        lines.append(report["verdict"])
+    lines.append(f"report: {run / 'report.html'}   inspector: {run / 'inspector'}")
+    return "\n".join(lines)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value of an option before all options are known."""
+    for place, argument in enumerate(arguments):
+        if argument == flag and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith(flag + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Augmentation of one batch: a box to cut out of every image, and what happens to its grey values."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Augmentation = Literal["none", "plain", "strong"]
+
+
+@dataclass(frozen=True)
+class _Strength:
+    smallest_crop: float
+    """Smallest share of the area that a crop keeps."""
+    contrast: float
+    """Largest relative change of contrast."""
+    brightness: float
+    """Largest change of brightness in grey levels."""
+    gamma: float
+    """Largest absolute logarithm of the exponent on the grey values."""
+    invert: float
+    """Probability of inverted polarity: bright field becomes dark field."""
+    gradient: float
+    """Largest difference of lighting across the image in grey levels."""
+    noise: float
+    """Largest standard deviation of noise in grey levels."""
+
+
+_STRENGTHS = {
+    "plain": _Strength(0.7, 0.2, 20, 0.0, 0.0, 0.0, 0.0),
+    "strong": _Strength(0.5, 0.4, 40, 0.5, 0.5, 60.0, 12.0),
+}
+
+
+def boxes(shapes: np.ndarray, kind: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Random crops and flips: float32 (B, 4) as `resample` takes them, for images of `shapes` (B, 2)."""
+    batch = len(shapes)
+    top, left = np.zeros(batch), np.zeros(batch)
+    height, width = shapes[:, 0].astype(float), shapes[:, 1].astype(float)
+    if kind != "none":
+        side = np.sqrt(rng.uniform(_STRENGTHS[kind].smallest_crop, 1.0, batch))
+        top, left = height * (1 - side) * rng.random(batch), width * (1 - side) * rng.random(batch)
+        height, width = height * side, width * side
+    bottom, right = top + height, left + width
+    if kind != "none":
+        over, across = rng.random(batch) < 0.5, rng.random(batch) < 0.5
+        top, bottom = np.where(over, bottom, top), np.where(over, top, bottom)
+        left, right = np.where(across, right, left), np.where(across, left, right)
+    return np.stack([top, left, bottom, right], axis=1).astype(np.float32)
+
+
+def grey_values(images: Tensor, kind: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Random light, contrast, polarity and noise on float (B, 1, S, S) in [0, 255]; same shape and range."""
+    if kind == "none":
+        return images
+    strength = _STRENGTHS[kind]
+    batch, size = images.shape[0], images.shape[-1]
+
+    def draw(low: float, high: float) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1, 1)).astype(np.float32))
+
+    if strength.gamma:
+        images = (images / 255).clamp(0, 1) ** draw(-strength.gamma, strength.gamma).exp() * 255
+    if strength.invert:
+        flip = draw(0, 1) < strength.invert
+        images = torch.where(flip, 255 - images, images)
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    contrast = draw(1 - strength.contrast, 1 + strength.contrast)
+    images = (images - mean) * contrast + mean + draw(-strength.brightness, strength.brightness)
+    if strength.gradient:
+        angle = draw(0, 2 * np.pi)
+        ramp = torch.linspace(-0.5, 0.5, size)
+        slope = angle.cos() * ramp + angle.sin() * ramp[:, None]
+        images = images + draw(0, strength.gradient) * slope
+    if strength.noise:
+        noise = torch.from_numpy(rng.standard_normal((batch, 1, size, size), dtype=np.float32))
+        images = images + draw(0, strength.noise) * noise
+    return images.clamp(0, 255)

@@ -1,0 +1,120 @@
+"""Batches as a function of the step: `stream[k]` depends on the seed and k alone.
+
+Nothing is remembered between steps, so a run that was killed continues exactly where it was.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steelshift.data.augment import Augmentation, boxes, grey_values
+from steelshift.data.cache import PixelCache
+from steelshift.resample import resample, to_grey
+
+Sampler = Literal["balanced", "random"]
+CLASS = "class"
+"""The task of a plain run."""
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    images: Tensor
+    """float32 (B, 1, S, S) in [0, 255]."""
+    labels: dict[str, Tensor]
+    """int64 (B,) by task; -1 where an image has no label for the task."""
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    """Images of the target line. There is no field for a label, so no method can read one."""
+
+    images: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    cache: PixelCache
+    batch: int
+    size: int
+    augmentation: Augmentation
+    seed: int
+
+    def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        shapes = np.array([self.cache.shapes[row][:2] for row in rows])
+        cut = boxes(shapes, self.augmentation, rng)
+        images = resized(self.cache, rows, self.size, cut)
+        return grey_values(images, self.augmentation, rng)
+
+    def _generator(self, purpose: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, purpose, number])
+
+    def _in_turn(self, purpose: int, step: int) -> np.ndarray:
+        """Every image once an epoch, in an order that (seed, epoch) gives; the last odd ones wait for the next."""
+        count = len(self.cache)
+        if count < self.batch:
+            return self._generator(purpose, step).integers(0, count, self.batch)
+        steps = count // self.batch
+        order = self._generator(purpose, step // steps).permutation(count)
+        start = step % steps * self.batch
+        return order[start : start + self.batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceStream(_Images):
+    labels: dict[str, np.ndarray]
+    """int64 (images,) by task."""
+    sampler: Sampler = "balanced"
+    """balanced: P classes of K images each, so that every class has a positive; random: in turn."""
+
+    @property
+    def epoch(self) -> int:
+        """Steps in which every image is seen about once."""
+        return max(1, len(self.cache) // self.batch)
+
+    def __getitem__(self, step: int) -> SourceBatch:
+        rng = self._generator(1, step)
+        rows = self._balanced(rng) if self.sampler == "balanced" else self._in_turn(2, step)
+        labels = {task: torch.from_numpy(values[rows]) for task, values in self.labels.items()}
+        return SourceBatch(self._draw(rows, rng), labels)
+
+    def _balanced(self, rng: np.random.Generator) -> np.ndarray:
+        labels = next(iter(self.labels.values()))
+        present = np.unique(labels[labels >= 0])
+        chosen = rng.permutation(present)[: max(1, self.batch // 2)]
+        rows = []
+        for place, label in enumerate(chosen):
+            wanted = self.batch // len(chosen) + (place < self.batch % len(chosen))
+            members = np.flatnonzero(labels == label)
+            rows.append(rng.choice(members, wanted, replace=len(members) < wanted))
+        return np.concatenate(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetStream(_Images):
+    def __getitem__(self, step: int) -> TargetBatch:
+        rng = self._generator(3, step)
+        return TargetBatch(self._draw(self._in_turn(4, step), rng))
+
+
+def resized(cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | None = None) -> Tensor:
+    """Rows of a cache at one size: float32 (len(rows), 1, size, size) in [0, 255]; `cut` are boxes, else whole."""
+    images = torch.empty(len(rows), 1, size, size)
+    shapes = np.array([cache.shapes[row] for row in rows])
+    for at, shape in _alike(shapes):
+        grey = to_grey(torch.from_numpy(np.stack([cache[rows[i]] for i in at])))
+        height, width = map(float, shape[:2])
+        box = np.array([[0, 0, height, width]], np.float32).repeat(len(at), 0) if cut is None else cut[at]
+        images[torch.from_numpy(at)] = resample(grey, torch.from_numpy(box), size)
+    return images
+
+
+def _alike(shapes: np.ndarray, most: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of images of one shape, few enough for memory, and that shape."""
+    for shape in np.unique(shapes, axis=0):
+        places = np.flatnonzero((shapes == shape).all(axis=1))
+        for start in range(0, len(places), most):
+            yield places[start : start + most], shape

@@ -1,0 +1,334 @@
+"""Hot-rolled steel drawn by numbers: a qualified surface and six defects, each with its mask.
+
+The surface of an image is drawn without knowing the class, from wide ranges that all classes share, so that
+shapes carry the class and brightness or roughness don't. Lengths are in 200ths of the image side (pixels at
+the usual size), and the rolling direction is vertical.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+from scipy import ndimage
+
+from steelshift.data.camera import Shift, magnify, photograph
+from steelshift.errors import UsageError
+
+CLASSES = ("qualified", "crazing", "inclusion", "patches", "pitting", "rolled-in scale", "scratches")
+
+_LINES = ("source", "target")
+_NEUTRAL = Shift()
+
+
+def draw(
+    class_name: str, rng: np.random.Generator, *, size: int = 200, shift: Shift = _NEUTRAL
+) -> tuple[np.ndarray, np.ndarray]:
+    """One image of the class as the shifted line would show it, and where its defect lies.
+
+    Returns the image, uint8 (size, size), and the mask, bool (size, size), True on the defect and all False
+    for "qualified". Generators in the same state give the same surface and the same camera for every class,
+    so an image has a qualified twin that differs by the defect alone. `size` is in pixels, 32 or more.
+
+    Raises `ValueError` on a class that isn't in `CLASSES` and on a smaller size.
+    """
+    if class_name not in CLASSES:
+        raise ValueError(f"no class {class_name!r}; the classes are {', '.join(CLASSES)}")
+    if size < 32:
+        raise ValueError(f"size must be 32 pixels or more, not {size}")
+    for_surface, for_defect, for_camera = (np.random.default_rng(s) for s in rng.integers(2**63, size=3))
+    reflectance, roughness = _surface(for_surface, size, shift)
+    mask = np.zeros((size, size), dtype=bool)
+    if class_name != "qualified":
+        shape, strength = _visible_defect(class_name, for_defect, size, shift.scale)
+        # Rougher steel needs stronger defects, or they would drown in it.
+        reflectance = reflectance * (1.0 + (strength + 1.5 * roughness) * shift.defect_contrast * shape)
+        mask = magnify((np.abs(shape) > 0.35).astype(np.float32), shift.scale) > 0.5
+    scene = np.rint(255.0 * np.clip(reflectance, 0.0, 1.0)).astype(np.uint8)
+    return photograph(scene, shift, for_camera), mask
+
+
+def write_lines(
+    out: Path, *, shift: Shift, images: int, seed: int, progress: Callable[[int], None] | None = None
+) -> None:
+    """Write a labelled source line and a shifted target line as class folders, with masks.
+
+    Makes `out/source/<class>/<number>.png` and `out/target/...`, `images` (7 or more) of each,
+    `out/masks/{source,target}/<class>/<number>.png` for the defective ones (white = defect), and
+    `out/shift.yaml` with shift, images and seed. Numbers run over the whole line and tell nothing of the
+    class. The source is balanced to within one image and taken by the neutral camera; the target follows
+    `shift`, with class frequencies by its `class_mix`: qualified the commonest, the order of the others drawn
+    from `seed` (0 or more). An image depends on (seed, line, number) and the shift alone, so a longer line
+    begins with the shorter one. `progress` is told how many of the 2 x `images` are written, after each.
+
+    Nothing half-written is left: the lines grow in a hidden folder beside `out`, which is renamed at the end.
+
+    Raises `UsageError` if `out` is a file or a folder that isn't empty, and on fewer than 7 images.
+    """
+    out = Path(out).absolute()
+    if images < len(CLASSES):
+        raise UsageError("lines_too_short", images=images, least=len(CLASSES))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("folder_not_empty", where=out)
+    growing = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    growing.mkdir(parents=True)
+    try:
+        done = 0
+        for line, line_shift in zip(_LINES, (_NEUTRAL, shift), strict=True):
+            for number in range(images):
+                _write_image(growing, line, number, line_shift, seed)
+                done += 1
+                if progress:
+                    progress(done)
+        record = {"shift": asdict(shift), "images": images, "seed": seed}
+        (growing / "shift.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        if out.exists():
+            out.rmdir()  # empty, as checked; not every system renames onto a folder
+        growing.rename(out)
+    except BaseException:
+        shutil.rmtree(growing, ignore_errors=True)
+        raise
+
+
+def _write_image(root: Path, line: str, number: int, shift: Shift, seed: int) -> None:
+    class_name = _class_of(number, line, shift.class_mix, seed)
+    image, mask = draw(class_name, _generator(seed, line, 0, number), shift=shift)
+    pictures = {root / line / class_name: image}
+    if class_name != "qualified":
+        pictures[root / "masks" / line / class_name] = mask.astype(np.uint8) * 255
+    for folder, picture in pictures.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number:06d}.png", compress_level=1)
+
+
+def _generator(seed: int, line: str, *place: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_LINES.index(line), *place)))
+
+
+def _class_of(number: int, line: str, class_mix: float, seed: int) -> str:
+    """The class of an image, from its number alone: every run of 7 numbers is spread evenly over 0..1 in
+    shuffled order, and the cumulated class frequencies are looked up there."""
+    count = len(CLASSES)
+    order = np.r_[0, 1 + _generator(seed, line, 1).permutation(count - 1)]
+    frequencies = (1.0 - class_mix) ** (np.arange(count) / (count - 1))
+    run, position = divmod(number, count)
+    place = _generator(seed, line, 2, run).permutation(count)[position]
+    within = (0.5 + run * 0.618034) % 1.0  # golden ratio: runs fill the gaps that earlier runs left
+    cumulated = np.cumsum(frequencies) / frequencies.sum()
+    found = np.searchsorted(cumulated, (place + within) / count)
+    return CLASSES[order[min(found, count - 1)]]
+
+
+# The surface
+
+
+def _surface(rng: np.random.Generator, size: int, shift: Shift) -> tuple[np.ndarray, float]:
+    """Reflectance (size, size) around 0.25 to 0.65, and the contrast of its texture, 0.03 to 0.2."""
+    # All plain numbers first: the noise takes more or fewer draws under another shift.
+    level, tilt = rng.uniform(0.28, 0.62), rng.normal(0.0, 0.03)
+    slope, direction = rng.uniform(0.0, 0.002), rng.uniform(0.0, 2 * np.pi)
+    lines, wavelength = rng.uniform(0.01, 0.05), rng.uniform(5.0, 11.0)
+    grain, grain_width = rng.uniform(0.02, 0.09), rng.uniform(0.5, 1.0)
+    mottle, cloud = rng.uniform(0.01, 0.07), (rng.uniform(30, 120), rng.uniform(20, 80))
+    sensor = rng.uniform(0.003, 0.01)
+    for_lines, for_grain, for_rest = (np.random.default_rng(s) for s in rng.integers(2**63, size=3))
+
+    lines, wavelength = lines * shift.rolling_strength, wavelength * shift.rolling_wavelength
+    grain, grain_width = grain * shift.grain**0.5, grain_width * shift.grain**0.5
+    texture = (
+        lines * _noise(for_lines, size, 25 * wavelength, wavelength, tilt)
+        + 0.8 * lines * _noise(for_lines, size, 40 * wavelength, 4 * wavelength, tilt)
+        + grain * _grain(for_grain, size, grain_width)
+        + mottle * _noise(for_rest, size, *cloud, tilt)
+    )
+    y, x = _grid(size)
+    light = 1.0 + slope * (float(np.cos(direction)) * (x - 100) + float(np.sin(direction)) * (y - 100))
+    hiss = sensor * for_rest.standard_normal((size, size), dtype=np.float32)
+    return level * light * np.exp(texture) + hiss, float(np.sqrt(lines**2 + grain**2 + mottle**2))
+
+
+def _grain(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
+    """Unit noise of grains `width` wide (as a standard deviation) and twice that along the rolling direction.
+
+    Filtered from single pixels, since a lattice this fine would show.
+    """
+    grain = rng.standard_normal((size, size), dtype=np.float32)
+    spread = np.array([2 * width, width]) * size / 200
+    grain = ndimage.gaussian_filter(grain, spread, mode="wrap", truncate=2.5)
+    return grain / grain.std()
+
+
+@lru_cache(maxsize=4)
+def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (size, 1) and columns (1, size) in 200ths of the side."""
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * (200 / size)
+    return axis[:, None], axis[None, :]
+
+
+def _noise(rng: np.random.Generator, size: int, along: float, across: float, tilt: float = 0.0) -> np.ndarray:
+    """Smooth noise (size, size) of about unit variance, with wavelengths along and across the rolling
+    direction in 200ths of the side; `tilt` turns it by so many radians, between -pi/2 and pi/2.
+
+    Interpolated twice, since turning a picture costs eight times what enlarging it does: a coarse lattice is
+    turned onto a finer one, which follows the noise at two samples a lattice step, and that one is enlarged.
+    """
+    step_y, step_x = along * size / 400, across * size / 400
+    cos, sin = float(np.cos(tilt)), float(np.sin(tilt))
+    rows = min(size, 8 + int(2 * size * max(cos / step_y, abs(sin) / step_x)))
+    columns = min(size, 8 + int(2 * size * max(cos / step_x, abs(sin) / step_y)))
+    reach = size * (cos + abs(sin))
+    lattice = rng.standard_normal((int(reach / step_y) + 6, int(reach / step_x) + 6), dtype=np.float32)
+    first_x = 2 + rng.random() + max(0.0, -sin) * size / step_x
+    first_y = 2 + rng.random() + max(0.0, sin) * size / step_y
+    pitch_y, pitch_x = size / rows, size / columns
+    turn = (
+        cos * pitch_x / step_x, sin * pitch_y / step_x, first_x,
+        -sin * pitch_x / step_y, cos * pitch_y / step_y, first_y,
+    )  # fmt: skip
+    turned = Image.fromarray(lattice).transform((columns, rows), Image.Transform.AFFINE, turn, Image.Resampling.BICUBIC)
+    return 1.15 * np.asarray(turned.resize((size, size), Image.Resampling.BICUBIC))
+
+
+# The defects: each function returns a shape (size, size), -1 (darkest) over 0 (no defect) to 1 (brightest)
+
+
+def _visible_defect(class_name: str, rng: np.random.Generator, size: int, scale: float) -> tuple[np.ndarray, float]:
+    """A shape that the magnified camera still sees, and its contrast."""
+    shape_of, least_share, weakest, strongest = _DEFECTS[class_name]
+    # Half a defect cut off at the border is hard to name, so the outer twentieth of the view doesn't count.
+    margin = round(size * (1 - 0.9 / max(1.0, scale)) / 2)
+    for _ in range(20):
+        shape = shape_of(rng, size)
+        seen = shape[margin : size - margin, margin : size - margin]
+        if (np.abs(seen) > 0.35).mean() >= least_share:
+            break
+    return shape, rng.uniform(weakest, strongest)
+
+
+def _above(values: np.ndarray, share: float, softness: float) -> np.ndarray:
+    """0 to 1, over one half on the `share` of the pixels with the highest values."""
+    level = np.quantile(values[::3, ::3], 1.0 - share)
+    return _step((values - level) / softness)
+
+
+def _step(values: np.ndarray) -> np.ndarray:
+    """0 to 1, a smooth step around 0."""
+    return 0.5 + 0.5 * np.tanh(values)
+
+
+def _crazing(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Fine jagged cracks that branch, mostly across the rolling direction, in fields."""
+    tilt = rng.normal(0.0, 0.2)
+    cracks = np.zeros((size, size), dtype=np.float32)
+    # Level lines of smooth noise meander and meet as cracks do; finer noise makes them jagged.
+    for along, across in ((rng.uniform(18, 40), rng.uniform(50, 120)), (rng.uniform(30, 70),) * 2):
+        height = _noise(rng, size, along, across, tilt) + 0.16 * _noise(rng, size, 9, 14, tilt)
+        height += 0.05 * _noise(rng, size, 4, 5)
+        slope_y, slope_x = np.gradient(height)
+        distance = np.abs(height) / (np.hypot(slope_y, slope_x) + 0.01) * (200 / size)
+        width = rng.uniform(0.65, 1.1) * (1 + 0.5 * _noise(rng, size, 18, 18)).clip(0.35, 2.2)
+        broken = _above(_noise(rng, size, 25, 35, tilt), rng.uniform(0.4, 0.75), 0.5)
+        cracks = np.maximum(cracks, np.exp(-((distance / width) ** 2)) * broken)
+    field = _above(_noise(rng, size, 150, 120), rng.uniform(0.5, 1.0), 0.4)
+    return -cracks * field
+
+
+def _inclusion(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Ragged stringers drawn out along the rolling direction, alone or in groups."""
+    y, x = _grid(size)
+    ragged = _noise(rng, size, 40, 5)
+    shape = np.zeros((size, size), dtype=np.float32)
+    home = rng.uniform(25, 175)
+    for _ in range(rng.integers(1, 6)):
+        middle_x = float(np.clip(home + rng.normal(0, 22), 12, 188))
+        middle_y, length = rng.uniform(40, 160), rng.uniform(40, 190)
+        place = (y - middle_y) / (length / 2)
+        path = middle_x + rng.normal(0, 0.04) * (y - middle_y) + 2.0 * _wobble(rng, size, 70)[:, None]
+        half_width = rng.uniform(1.2, 5.0) * np.sqrt(np.clip(1 - place**2, 0, None))
+        half_width = half_width * (0.9 + 0.4 * _wobble(rng, size, 30)[:, None])
+        inside = half_width + 1.5 * ragged - np.abs(x - path)
+        inside = np.where(np.abs(place) < 1, inside, -9.0)
+        shape = np.maximum(shape, _step(inside / rng.uniform(0.7, 1.6)) * rng.uniform(0.6, 1.0))
+    shape = shape * (1.0 - 0.25 * _step(2 * _noise(rng, size, 30, 4)))
+    return shape if rng.random() < 0.1 else -shape
+
+
+def _patches(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Few large blotches with soft, torn borders."""
+    outline = _noise(rng, size, rng.uniform(80, 170), rng.uniform(45, 90), rng.normal(0, 0.2))
+    outline = outline + 0.35 * _noise(rng, size, 26, 20) + 0.15 * _noise(rng, size, 9, 7)
+    blotch = _above(outline, rng.uniform(0.06, 0.35), rng.uniform(0.12, 0.4))
+    return -blotch * (0.85 + 0.12 * _noise(rng, size, 16, 10)).clip(0.5, 1.0)
+
+
+def _pitting(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Many small round pits, denser here than there; at times a corroded area with a sharp border."""
+    width = rng.uniform(6.0, 11.0)
+    swarm = _noise(rng, size, rng.uniform(60, 160), rng.uniform(40, 100))
+    pits = _noise(rng, size, width, width) + 0.5 * swarm
+    depth = (0.85 + 0.2 * _noise(rng, size, 10, 10)).clip(0.5, 1.1)
+    shape = _above(pits, rng.uniform(0.03, 0.10), 0.35) * depth
+    if rng.random() < 0.3:
+        area = _noise(rng, size, 120, 80) + 0.3 * _noise(rng, size, 16, 14)
+        shape = np.maximum(shape, rng.uniform(0.5, 0.8) * _above(area, rng.uniform(0.02, 0.08), 0.04))
+    return -shape
+
+
+def _rolled_in_scale(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Flakes pressed in across the rolling direction, in swarms; each has a raised, bright edge."""
+    tilt = rng.normal(0.0, 0.2)
+    swarm = _noise(rng, size, rng.uniform(60, 140), rng.uniform(40, 90))
+    flakes = _noise(rng, size, rng.uniform(6, 9), rng.uniform(14, 26), tilt) + 0.5 * swarm
+    flakes = flakes + 0.3 * _noise(rng, size, 4, 6, tilt)
+    depth = (0.8 + 0.3 * _noise(rng, size, 5, 9)).clip(0.4, 1.1)
+    shape = _above(flakes, rng.uniform(0.04, 0.12), 0.5) * depth
+    below = np.roll(shape, -max(1, round(2.5 * size / 200)), axis=0)  # lit from above, as the real ones are
+    return rng.uniform(0.5, 0.9) * np.clip(below - shape, 0, 1) - shape
+
+
+def _scratches(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Long thin straight grooves in bundles, most along or across the rolling direction."""
+    y, x = _grid(size)
+    shape = np.zeros((size, size), dtype=np.float32)
+    for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])):
+        direction = rng.choice([np.pi / 2, 0.0, rng.uniform(0, np.pi)], p=[0.5, 0.3, 0.2])
+        direction = direction + rng.normal(0, 0.04)
+        cos, sin = float(np.cos(direction)), float(np.sin(direction))
+        middle_x, middle_y = rng.uniform(45, 155), rng.uniform(45, 155)
+        length, breaks = rng.uniform(70, 320), rng.uniform(-0.6, 1.6)
+        for _ in range(rng.integers(1, 5)):
+            along = (x - middle_x) * cos + (y - middle_y) * sin - rng.normal(0, 20)
+            bend = rng.normal(0, 2.0) * (along / 100) ** 2
+            beside = (y - middle_y) * cos - (x - middle_x) * sin - rng.normal(0, 9) - bend
+            width = 0.8 + rng.exponential(0.7)
+            flank = (beside - 2.2 * width) / width
+            groove = np.exp(-((beside / width) ** 2)) - 0.25 * np.exp(-(flank**2))
+            steps = np.clip(along + 300, 0, 599).astype(np.int32)
+            depth = _step(2.0 * (breaks + _wobble(rng, 600, 50))) * (0.85 + 0.2 * _wobble(rng, 600, 9))
+            ends = _step((length / 2 - np.abs(along)) / 6)
+            groove = groove * ends * depth[steps]
+            shape = np.where(np.abs(groove) > np.abs(shape), groove, shape)
+    return -shape if rng.random() < 0.3 else shape
+
+
+def _wobble(rng: np.random.Generator, length: int, wavelength: float) -> np.ndarray:
+    """Smooth noise (length,) of about unit variance; the wavelength is in samples."""
+    knots = int(2 * length / wavelength) + 2
+    wobble = np.interp(np.linspace(0, knots - 1, length), np.arange(knots), rng.standard_normal(knots))
+    return wobble.astype(np.float32)
+
+
+_DEFECTS: dict[str, tuple[Callable[[np.random.Generator, int], np.ndarray], float, float, float]] = {
+    # shape, least share of the view, below which it could be overlooked, weakest and strongest contrast
+    "crazing": (_crazing, 0.03, 0.45, 0.7),
+    "inclusion": (_inclusion, 0.02, 0.4, 0.6),
+    "patches": (_patches, 0.07, 0.32, 0.5),
+    "pitting": (_pitting, 0.03, 0.35, 0.55),
+    "rolled-in scale": (_rolled_in_scale, 0.03, 0.4, 0.6),
+    "scratches": (_scratches, 0.01, 0.55, 0.95),
+}

@@ -1,0 +1,70 @@
+"""Writing files so that a reader finds the old one or the new one, whole, and never anything between."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from steelshift.errors import RunFailed
+
+
+@contextmanager
+def explain_full_or_readonly(path: Path) -> Iterator[None]:
+    """Turn what the system says of a full disk or a read-only folder into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed("cannot_write", path=path, why=error.strerror or str(error)) from error
+
+
+def write_atomically(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Write through a temporary neighbour: fill, fsync, rename, fsync of the folder. Raises RunFailed."""
+    temporary = path.with_name(path.name + ".tmp")
+    with explain_full_or_readonly(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda file: file.write(content) and None)
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_text(path: Path, content: str) -> None:
+    """Add to the end of a file and sync it. Raises RunFailed."""
+    with explain_full_or_readonly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` last; systems that cannot open folders do without."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except (OSError, AttributeError):
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""The inspector: what a user holds afterwards."""

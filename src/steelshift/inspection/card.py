@@ -1,0 +1,42 @@
+"""The model card: what an inspector is, for those who have to answer for it. It never depends on a target label."""
+
+from typing import Any
+
+from steelshift.inspection.inspector import Specification
+from steelshift.training.config import Config
+
+
+def model_card(config: Config, specification: Specification, lock: dict[str, Any]) -> str:
+    counts = {line: {part: len(rows) for part, rows in parts.items()} for line, parts in lock.items()}
+    names = "\n".join(f"- {name}" for name in specification.classes)
+    return f"""# Inspector
+
+## Intended use
+
+Classifies images of one surface of a production line, brought to {specification.size} x {specification.size} grey
+pixels, into:
+
+{names}
+
+It was trained on labelled images of a source line and unlabelled images of the target line, for that target line.
+An image of another line, camera or lighting, or a defect of another class, gets one of these names too: the
+probability is calibrated on held-out images of the source line and says nothing about such cases.
+
+## How it was made
+
+- method {config.method}, encoder {specification.encoder} ({specification.feature}), seed {config.seed}
+- {config.pretrain_steps} steps on the source line, {config.steps} steps of adaptation, batch {config.batch} a line
+- source images: {counts["source"]["train"]} train, {counts["source"]["val"]} validation, {counts["source"]["test"]} test
+- target images without labels: {counts["target"]["train"]} train, {counts["target"]["test"]} kept apart for judging
+- checkpoint chosen by: {config.select} (no target label)
+
+## Decision
+
+- temperature {specification.temperature:.3f}, fitted on source validation images
+- images with a probability below {specification.threshold:.3f} go to a person
+
+## Limits
+
+Accuracy on the target line is not known from this folder. Judge it with `steelshift evaluate` on labelled images of
+the target line that were not used for training.
+"""

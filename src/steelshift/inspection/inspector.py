@@ -1,0 +1,189 @@
+"""The inspector: bytes of an image to class and probability, as a network with its preprocessing inside, and a folder.
+
+    inspector/  inspector.json  model.safetensors  golden/  MODEL_CARD.md  SHA256SUMS
+
+The folder holds weights as safetensors and everything else as JSON and PNG; reading it runs no code.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from steelshift.data.decode import Unreadable, decode
+from steelshift.errors import ArtifactRefused, SteelshiftError
+from steelshift.files import write_atomically, write_bytes, write_json, write_text
+from steelshift.nn.encoders import build_encoder, last_convolution
+from steelshift.nn.heads import task_classifier
+from steelshift.resample import resample, to_grey, whole
+
+SCHEMA = 1
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference of a golden probability that still counts as the same inspector on another processor."""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What inspector.json holds."""
+
+    encoder: str
+    feature: str
+    size: int
+    """Side of the network's input in pixels."""
+    classes: tuple[str, ...]
+    temperature: float = 1.0
+    threshold: float = 0.0
+    """Images whose calibrated probability is below go to a person."""
+    bit_depth: int | None = None
+    schema: int = SCHEMA
+
+
+class Inspector(nn.Module):
+    """Grey or colour pixels to calibrated class probabilities; resizing and normalization are in the graph."""
+
+    def __init__(self, specification: Specification) -> None:
+        super().__init__()
+        self.specification = specification
+        self.encoder = build_encoder(specification.encoder, specification.size, feature=specification.feature)
+        self.classifier = task_classifier(self.encoder.width, len(specification.classes))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, C), C = 1 or 3 -> probabilities float32 (B, K)."""
+        return self.probabilities(self.prepare(images))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) -> float32 (B, 1, S, S) in [0, 255]."""
+        return resample(to_grey(images), whole(images), self.specification.size)
+
+    def logits(self, prepared: Tensor) -> Tensor:
+        """float32 (B, 1, S, S) -> uncalibrated logits (B, K)."""
+        return self.classifier(self.encoder(prepared))
+
+    def probabilities(self, prepared: Tensor) -> Tensor:
+        """float32 (B, 1, S, S) -> calibrated probabilities (B, K)."""
+        return (self.logits(prepared) / self.specification.temperature).softmax(1)
+
+    def calibrate(self, temperature: float, threshold: float) -> None:
+        self.specification = dataclasses.replace(self.specification, temperature=temperature, threshold=threshold)
+
+    def load_weights(self, tensors: dict[str, Tensor]) -> "Inspector":
+        self.load_state_dict(tensors)
+        return self
+
+    def heat_maps(self, prepared: Tensor, of_class: Tensor) -> Tensor:
+        """Where in the image the evidence for a class lies: float (B, S, S) in [0, 1].
+
+        prepared: (B, 1, S, S). of_class: int64 (B,). Activation times gradient at the last convolution, positive
+        part, scaled to its maximum (HiResCAM, Draelos and Carin 2020: faithful for what follows the convolution).
+        """
+        kept: list[Tensor] = []
+        hook = last_convolution(self.encoder).register_forward_hook(lambda _, __, maps: kept.append(maps))
+        try:
+            with torch.enable_grad():
+                score = self.logits(prepared.requires_grad_(True)).gather(1, of_class[:, None]).sum()
+                gradient = torch.autograd.grad(score, kept[0])[0]
+        finally:
+            hook.remove()
+        heat = (kept[0].detach() * gradient).sum(1, keepdim=True).clamp(min=0)
+        heat = nn.functional.interpolate(heat, size=prepared.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        return heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+@torch.inference_mode()
+def in_batches(function: object, prepared: Tensor, batch: int = 64) -> np.ndarray:
+    """Apply a function of tensors to (N, 1, S, S), some at a time; the results in one array."""
+    return torch.cat([function(part) for part in prepared.split(batch)]).numpy()
+
+
+def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]) -> None:
+    """Write an inspector with golden examples, uint8 (H, W, C) each, and their probabilities. Raises RunFailed."""
+    specification = inspector.specification
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(_sorted(inspector.state_dict())))
+    write_json(folder / "inspector.json", dataclasses.asdict(specification))
+    write_text(folder / "MODEL_CARD.md", card)
+    expected = []
+    for number, pixels in enumerate(golden):
+        name = f"{number:02d}.png"
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        write_atomically(folder / "golden" / name, lambda file, picture=picture: picture.save(file, "PNG"))
+        expected.append({"image": name, "probabilities": _probabilities(inspector, pixels)})
+    write_json(folder / "golden" / "expected.json", expected)
+    sums = [f"{_sha256(folder / name)}  {name}" for name in _contents(folder)]
+    write_text(folder / "SHA256SUMS", "\n".join(sums) + "\n")
+
+
+def load(folder: Path) -> Inspector:
+    """Read an inspector, or the one of a run. Raises ArtifactRefused, and runs nothing that it reads."""
+    folder = Path(folder)
+    if (folder / "inspector").is_dir():
+        folder = folder / "inspector"
+    if not (folder / "inspector.json").is_file():
+        raise ArtifactRefused("no_inspector", path=folder)
+    try:
+        _check_sums(folder)
+        record = json.loads((folder / "inspector.json").read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA:
+            raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
+        inspector = Inspector(Specification(**record | {"classes": tuple(record["classes"])}))
+        inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
+        _check_golden(inspector, folder)
+    except ArtifactRefused:
+        raise
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError,
+        RecursionError, safetensors.SafetensorError, SteelshiftError, Unreadable,
+    ) as error:  # fmt: skip
+        why = (" ".join(str(error).split()) or type(error).__name__)[:160]
+        raise ArtifactRefused("inspector_broken", path=folder, why=why) from error
+    return inspector
+
+
+def identity(folder: Path) -> str:
+    """sha256 of the weights: which inspector made a row."""
+    return _sha256(folder / "model.safetensors")
+
+
+def _check_sums(folder: Path) -> None:
+    listed = dict(
+        reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    )
+    if set(listed) != set(_contents(folder)):
+        raise ValueError("its files are not those that SHA256SUMS lists")
+    for name, digest in listed.items():
+        if _sha256(folder / name) != digest:
+            raise ValueError(f"{name} is not what SHA256SUMS says")
+
+
+def _check_golden(inspector: Inspector, folder: Path) -> None:
+    for example in json.loads((folder / "golden" / "expected.json").read_text(encoding="utf-8")):
+        pixels = decode((folder / "golden" / example["image"]).read_bytes()).pixels
+        found = np.array(_probabilities(inspector, pixels))
+        if not np.abs(found - np.array(example["probabilities"])).max() <= GOLDEN_TOLERANCE:
+            raise ValueError(f"golden example {example['image']} no longer scores as it did")
+
+
+@torch.inference_mode()
+def _probabilities(inspector: Inspector, pixels: np.ndarray) -> list[float]:
+    return inspector(torch.from_numpy(pixels[None].copy()))[0].tolist()
+
+
+def _contents(folder: Path) -> list[str]:
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in files if name != "SHA256SUMS" and not name.endswith(".tmp"))
+
+
+def _sorted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensors[key].contiguous() for key in sorted(tensors)}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,177 @@
+"""Images in, one row each out: the table that `inspect` writes."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from steelshift.data.cache import crop_pixels
+from steelshift.data.decode import Unreadable, decode, read_bytes
+from steelshift.data.table import Place, every_place
+from steelshift.errors import UsageError
+from steelshift.files import explain_full_or_readonly
+from steelshift.inspection.inspector import Inspector
+from steelshift.messages import say
+from steelshift.progress import Advance
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image or crop. Numbers are None for what could not be read."""
+
+    id: str | None
+    """sha256 of the file, with the crop where there is one."""
+    path: str
+    class_: str | None = None
+    p: float | None = None
+    """Calibrated probability of the class, 0 to 1."""
+    decision: str = "unreadable"
+    """accept, reject-uncertain (a person should look) or unreadable."""
+    reason: str = ""
+    error: str | None = None
+    second_class: str | None = None
+    p_second: float | None = None
+    width: int | None = None
+    height: int | None = None
+    bit_depth: int | None = None
+
+
+COLUMNS = tuple(item.name.rstrip("_") for item in fields(ImageRow))
+
+
+def inspect_images(
+    inspector: Inspector, places: Sequence[Path], advance: Advance = lambda done: None
+) -> Iterator[ImageRow]:
+    """A row for every file under `places`, in their order, few images in memory at a time.
+
+    Raises DataError for a place that is not there; an image that cannot be read is a row.
+    """
+    everything = iter(every_place(places))
+    done = 0
+    with ThreadPoolExecutor() as pool:
+
+        def start() -> list[Any]:
+            return [pool.submit(_read, place, inspector) for place in islice(everything, BATCH)]
+
+        ahead = start()
+        while ahead:
+            batch, ahead = ahead, start()
+            for row in _judge(inspector, [future.result() for future in batch]):
+                done += 1
+                advance(done)
+                yield row
+
+
+def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
+    """Write rows as .csv, .jsonl or .parquet, whole or not at all; returns how many. Raises UsageError, RunFailed."""
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".parquet"):
+        raise UsageError("output_suffix", path=path)
+    temporary = path.with_name(path.name + ".tmp")
+    with explain_full_or_readonly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    try:
+        if suffix == ".parquet":
+            count = _write_parquet(rows, temporary)
+        else:
+            count = _write_text(rows, temporary, suffix)
+        with explain_full_or_readonly(path):
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _read(place: Place, inspector: Inspector) -> tuple[ImageRow, np.ndarray | None]:
+    name = str(place.path).encode("utf-8", "backslashreplace").decode()
+    digest = None
+    try:
+        digest, content = read_bytes(place.path)
+        decoded = decode(content, bit_depth=inspector.specification.bit_depth)
+        pixels = crop_pixels(decoded.pixels, place)
+    except Unreadable as error:
+        return ImageRow(digest, name, reason=say("row_unreadable"), error=str(error)), None
+    height, width = pixels.shape[:2]
+    found = ImageRow(place.named(digest), name, width=width, height=height, bit_depth=decoded.bit_depth)
+    return found, np.ascontiguousarray(pixels)
+
+
+@torch.inference_mode()
+def _judge(inspector: Inspector, batch: list[tuple[ImageRow, np.ndarray | None]]) -> Iterator[ImageRow]:
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, (_, pixels) in enumerate(batch):
+        if pixels is not None:
+            by_shape.setdefault(pixels.shape, []).append(index)
+    scores: dict[int, np.ndarray] = {}
+    prepared, order = [], []
+    for indices in by_shape.values():
+        prepared.append(inspector.prepare(torch.from_numpy(np.stack([batch[i][1] for i in indices]))))
+        order += indices
+    if prepared:
+        scores = dict(zip(order, inspector.probabilities(torch.cat(prepared)).numpy(), strict=True))
+    for index, (row, _) in enumerate(batch):
+        yield _decide(inspector, row, scores[index]) if index in scores else row
+
+
+def _decide(inspector: Inspector, row: ImageRow, probabilities: np.ndarray) -> ImageRow:
+    classes, threshold = inspector.specification.classes, inspector.specification.threshold
+    best, second = np.argsort(-probabilities, kind="stable")[:2]
+    p = float(probabilities[best])
+    sure = p >= threshold
+    return ImageRow(
+        **asdict(row)
+        | {
+            "class_": classes[best],
+            "p": round(p, 6),
+            "decision": "accept" if sure else "reject-uncertain",
+            "reason": say("row_sure" if sure else "row_uncertain", p=p, threshold=threshold),
+            "second_class": classes[second],
+            "p_second": round(float(probabilities[second]), 6),
+        }
+    )
+
+
+def _record(row: ImageRow) -> dict[str, Any]:
+    return {key.rstrip("_"): value for key, value in asdict(row).items()}
+
+
+def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if suffix == ".csv":
+            writer.writeheader()
+        for row in rows:
+            with explain_full_or_readonly(path):
+                if suffix == ".csv":
+                    writer.writerow(_record(row))
+                else:
+                    file.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _write_parquet(rows: Iterator[ImageRow], path: Path) -> int:
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {"p": pyarrow.float64(), "p_second": pyarrow.float64()}
+    kinds |= {key: pyarrow.int32() for key in ("width", "height", "bit_depth")}
+    schema = pyarrow.schema([(key, kinds.get(key, pyarrow.string())) for key in COLUMNS])
+    count = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        while records := [_record(row) for row in islice(rows, 10_000)]:
+            with explain_full_or_readonly(path):
+                writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
+            count += len(records)
+    return count

@@ -1,0 +1,104 @@
+"""Judging against target labels: after everything is chosen, and choosing nothing.
+
+Here, and for the oracle, is the one place where labels of the target line are opened.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steelshift.data.cache import cache_pixels
+from steelshift.data.splits import TEST
+from steelshift.data.stream import resized
+from steelshift.data.table import Classes, load_classes, read_images, read_labels
+from steelshift.errors import DataError, UsageError
+from steelshift.inspection import inspector as artifact
+from steelshift.inspection.inspector import in_batches
+from steelshift.lines import Lines, locked_test
+from steelshift.messages import say
+from steelshift.progress import showing
+from steelshift.selection.metrics import scores
+from steelshift.stages import Training
+from steelshift.training.config import Config
+
+SAME = 0.01
+"""Accuracies that differ by no more count as the same in words."""
+
+
+def open_target_labels(config: Config, lines: Lines) -> np.ndarray | None:
+    """Class index of every target row, -1 where there is none; None where no test image has one."""
+    labels = read_labels(config.target, lines.classes, lines.target.cache.table)
+    return labels if (labels[lines.target.side == TEST] >= 0).any() else None
+
+
+def judge(
+    training: Training,
+    labels: np.ndarray,
+    steps: list[int],
+    candidate_logits: list[np.ndarray],
+    chosen: int,
+    baseline_logits: np.ndarray,
+) -> dict[str, Any]:
+    """The `target` block of the report: mean class accuracy on the target test split, and what explains it.
+
+    labels: of all target rows. steps, candidate_logits, chosen: the candidates, their logits (n, K) on the target test
+    split, and which was chosen. Trains the oracle, unless the config says no.
+    """
+    config, lines, classes = training.config, training.lines, training.lines.classes
+    truth = labels[lines.target.side == TEST]
+
+    def judged(logits: np.ndarray) -> dict[str, Any]:
+        return scores(truth, logits.argmax(1), classes.names, classes.qualified)
+
+    of_candidates = [judged(logits) for logits in candidate_logits]
+    by_step = [found["mean_class_accuracy"] for found in of_candidates]
+    peeked = int(np.argmax(by_step))
+    details = {"source_only": judged(baseline_logits), "selected": of_candidates[chosen]}
+    if config.oracle:
+        test = lines.target.part(TEST)
+        prepared = resized(test, np.arange(len(test)), config.size)
+        details["oracle"] = judged(in_batches(training.oracle(labels).logits, prepared))
+    before, after = details["source_only"]["mean_class_accuracy"], by_step[chosen]
+    words = "judged_better" if after > before + SAME else "judged_worse" if after < before - SAME else "judged_same"
+    return {
+        "source_only": before,
+        "selected": after,
+        "last": by_step[-1],
+        "peeked": by_step[peeked],
+        "oracle": details["oracle"]["mean_class_accuracy"] if config.oracle else None,
+        "n": details["selected"]["n"],
+        "unknown": int((truth < 0).sum()),
+        "peeked_step": steps[peeked],
+        "by_step": by_step,
+        "sentence": say(words, before=before, after=after, n=details["selected"]["n"]),
+        "details": details,
+    }
+
+
+def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, which: str) -> dict[str, Any]:
+    """Scores of the inspector of a run, or of an inspector folder, on labelled images, as `scores` gives them.
+
+    which: `test` takes the images that the run's data.lock.json lists as target test, matched by content; `all` all.
+    Raises DataError, UsageError, ArtifactRefused.
+    """
+    inspector = artifact.load(run)
+    names = inspector.specification.classes
+    classes = load_classes(classes_file) if classes_file else Classes(names, {name: i for i, name in enumerate(names)})
+    if classes.names != names:
+        raise UsageError("other_classes", path=classes_file, found=", ".join(classes.names), known=", ".join(names))
+    table = read_images(places, classes)
+    if which == "test":
+        wanted = locked_test(run)
+        table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
+        if not len(table):
+            raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
+    with tempfile.TemporaryDirectory() as folder, showing(say("decoding", line="target"), len(table)) as advance:
+        cache = cache_pixels(table, Path(folder), bit_depth=inspector.specification.bit_depth, progress=advance)
+        truth = read_labels(places, classes, cache.table)
+        if not (truth >= 0).any():
+            raise DataError("no_target_labels", where=", ".join(map(str, places)))
+        prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
+        predicted = in_batches(inspector.logits, prepared).argmax(1)
+    return scores(truth, predicted, names, classes.qualified)

@@ -1,0 +1,1 @@
+"""Loss functions: tensors in, scalar out, no modules and no state."""

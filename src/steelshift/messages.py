@@ -1,0 +1,323 @@
+"""Every sentence for users, in English and Chinese: what happened, where, and what to do.
+
+The language follows STEELSHIFT_LANG (`en` or `zh`), else the locale.
+"""
+
+import os
+
+_CATALOGUE: dict[str, tuple[str, str]] = {
+    "interrupted": (
+        "Stopped at step {step}; the state is saved in {where}. Continue with the same command and --resume.",
+        "已在第 {step} 步停止，状态保存在 {where}。用同一命令加 --resume 继续。",
+    ),
+    "shift_not_found": (
+        "There is no shift and no file named {name}. Give one of {known}, or the path of a YAML file.",
+        "没有名为 {name} 的偏移，也没有这个文件。请给出 {known} 之一，或一个 YAML 文件的路径。",
+    ),
+    "shift_unreadable": (
+        "{where} does not describe a shift ({reason}). Write one `key: number` a line, as YAML.",
+        "{where} 不是偏移描述（{reason}）。请用 YAML 每行写一个“键: 数值”。",
+    ),
+    "shift_unknown_key": (
+        "{where} has the unknown key {name}. Correct or remove it; the keys are {known}.",
+        "{where} 中有未知的键 {name}。请改正或删除；可用的键有 {known}。",
+    ),
+    "shift_out_of_range": (
+        "{name} is {value} in {where}. Give a number from {low} to {high}.",
+        "{where} 中 {name} 的值为 {value}。请给出 {low} 到 {high} 之间的数值。",
+    ),
+    "lines_too_short": (
+        "{images} images a line are too few for every class to occur. Ask for {least} or more.",
+        "每条产线 {images} 张图像太少，无法覆盖所有类别。请至少要求 {least} 张。",
+    ),
+    "folder_not_empty": (
+        "{where} exists and is not an empty folder. Name a new folder, or empty this one first.",
+        "{where} 已存在且不是空文件夹。请换一个新文件夹，或先清空它。",
+    ),
+    "cannot_write": (
+        "Cannot write {path} ({why}). Free space or choose a folder that can be written; what was there is unharmed.",
+        "无法写入 {path}（{why}）。请释放空间或换一个可写的文件夹；原有内容未受影响。",
+    ),
+    "not_a_file": ("It is not a file.", "不是文件。"),
+    "empty_file": ("The file is empty.", "文件为空。"),
+    "too_many_bytes": (
+        "The file has {size} bytes, more than the {limit} allowed.",
+        "文件有 {size} 字节，超过上限 {limit}。",
+    ),
+    "cannot_open": ("The file cannot be opened ({why}).", "无法打开文件（{why}）。"),
+    "too_many_pixels": (
+        "The image has {width} x {height} pixels, more than the {limit} allowed; cut it into tiles first.",
+        "图像为 {width} x {height} 像素，超过上限 {limit}；请先切成小块。",
+    ),
+    "too_small": (
+        "The image has {width} x {height} pixels, too few to see anything.",
+        "图像只有 {width} x {height} 像素，太小。",
+    ),
+    "not_an_image": (
+        "The content is no PNG, JPEG, BMP or TIFF, whatever the name says.",
+        "无论文件名如何，其内容不是 PNG、JPEG、BMP 或 TIFF。",
+    ),
+    "broken_image": ("The image is damaged or cut short ({why}).", "图像已损坏或不完整（{why}）。"),
+    "float_image": (
+        "The image holds floating-point numbers; store 8, 12 or 16 bit grey values.",
+        "图像为浮点数；请保存为 8、12 或 16 位灰度。",
+    ),
+    "depth_unknown": (
+        "The image holds values from {lowest} to {highest}; only 8, 12 and 16 bit are known.",
+        "图像数值范围为 {lowest} 到 {highest}；只支持 8、12 和 16 位。",
+    ),
+    "crop_outside": (
+        "The crop {crop} reaches outside the image of {width} x {height} pixels.",
+        "裁剪框 {crop} 超出 {width} x {height} 像素的图像。",
+    ),
+    "classes_unreadable": (
+        "The class file {path} cannot be read ({why}). Write a YAML map from class name to folder names.",
+        "无法读取类别文件 {path}（{why}）。请写成从类别名到文件夹名的 YAML 映射。",
+    ),
+    "classes_malformed": (
+        "The class file {path} is not a map of at least two classes. Write `class: [folder, folder]` a line.",
+        "类别文件 {path} 不是至少含两个类别的映射。请每行写“类别: [文件夹, 文件夹]”。",
+    ),
+    "classes_ambiguous": (
+        "The class file {path} gives the folder {folder} to two classes. Give it to one.",
+        "类别文件 {path} 把文件夹 {folder} 给了两个类别。请只给一个。",
+    ),
+    "no_classes": (
+        "{where} does not hold images of two classes. Put images into a folder a class, or use a manifest with labels.",
+        "{where} 中没有两个类别的图像。请每个类别一个文件夹，或使用带标签的清单。",
+    ),
+    "no_images": (
+        "There is no image under {where}. Check the path, and the folders that --classes lists.",
+        "{where} 下没有图像。请检查路径以及 --classes 所列的文件夹。",
+    ),
+    "no_such_place": (
+        "{path} is neither a folder nor a manifest (.csv, .parquet). Check the path.",
+        "{path} 既不是文件夹也不是清单（.csv、.parquet）。请检查路径。",
+    ),
+    "manifest_no_path": (
+        "The manifest {path}, line {line}, has no path. It needs a column `path` with a value in every row.",
+        "清单 {path} 第 {line} 行没有路径。每行都需要 path 列的值。",
+    ),
+    "manifest_split": (
+        "The manifest {path}, line {line}, has the split {value}. Use train, val, test or nothing.",
+        "清单 {path} 第 {line} 行的划分为 {value}。请用 train、val、test 或留空。",
+    ),
+    "manifest_crop": (
+        "The manifest {path}, line {line}, has the crop {value}. Write `x y width height` in pixels.",
+        "清单 {path} 第 {line} 行的裁剪框为 {value}。请写成像素的“x y 宽 高”。",
+    ),
+    "manifest_unreadable": (
+        "The manifest {path} cannot be read ({why}). Save it as CSV in UTF-8 or as parquet.",
+        "无法读取清单 {path}（{why}）。请保存为 UTF-8 的 CSV 或 parquet。",
+    ),
+    "all_unreadable": (
+        "None of {count} images can be read; the first is {path}: {why}",
+        "{count} 张图像都无法读取；第一张是 {path}：{why}",
+    ),
+    "some_unreadable": (
+        "{count} files of the {line} line cannot be read and are left out; the first is {path}: {why}",
+        "{line} 产线有 {count} 个文件无法读取，已略去；第一个是 {path}：{why}",
+    ),
+    "left_out": (
+        "The folder {folder} of the {line} line is in no class and its {count} images are left out.",
+        "{line} 产线的文件夹 {folder} 不属于任何类别，其 {count} 张图像已略去。",
+    ),
+    "empty_class": (
+        "The class {name} has no image on the source line; the inspector will hardly ever answer it.",
+        "源产线没有类别 {name} 的图像；检测器几乎不会给出它。",
+    ),
+    "too_few_images": (
+        "The {line} line has only {count} images, too few to split. Give it at least 10.",
+        "{line} 产线只有 {count} 张图像，无法划分。请至少提供 10 张。",
+    ),
+    "decoding": ("decode {line}", "解码 {line}"),
+    "judging_candidates": ("compare checkpoints", "比较检查点"),
+    "encoder_does_not_fit": (
+        "The encoder {name} cannot be built for images of {size} pixels ({why}). Choose another size or weights file.",
+        "无法为 {size} 像素的图像构建编码器 {name}（{why}）。请换尺寸或权重文件。",
+    ),
+    "encoder_unknown": (
+        "Neither torchvision nor timm has an encoder {name}. Try alexnet, resnet18 or another of their names.",
+        "torchvision 和 timm 中都没有编码器 {name}。请试 alexnet、resnet18 或其他名称。",
+    ),
+    "no_normalization": (
+        "The normalization {kind} needs batch normalization layers, and {encoder} has none. "
+        "Use joint, or an encoder such as resnet18.",
+        "归一化方式 {kind} 需要批归一化层，而 {encoder} 没有。请用 joint，或 resnet18 之类的编码器。",
+    ),
+    "knob_range": (
+        "The knob {key} is {value}; it must be {range}.",
+        "方法参数 {key} 为 {value}；应为 {range}。",
+    ),
+    "option_range": (
+        "The option {key} is {value}; it must be {range}.",
+        "选项 {key} 为 {value}；应为 {range}。",
+    ),
+    "unknown_method": (
+        "There is no method {name}. Choose one of {known}.",
+        "没有方法 {name}。请从 {known} 中选择。",
+    ),
+    "unknown_key": (
+        "There is no key {key}. The keys are {known}.",
+        "没有键 {key}。可用的键有 {known}。",
+    ),
+    "wrong_value": (
+        "The key {key} is {value!r}; it must be {wanted}.",
+        "键 {key} 为 {value!r}；应为 {wanted}。",
+    ),
+    "config_unreadable": (
+        "The config file {path} cannot be read ({why}). Write it as YAML, one `key: value` a line.",
+        "无法读取配置文件 {path}（{why}）。请用 YAML 每行写一个“键: 值”。",
+    ),
+    "no_device": (
+        "There is no device {name} here. Use auto or cpu.",
+        "此处没有设备 {name}。请用 auto 或 cpu。",
+    ),
+    "not_finite": (
+        "The loss of phase {phase} is not finite at step {step} for the fourth time, each time at half the learning "
+        "rate. The last good checkpoint is in {where}; start anew with a lower lr, or with precision fp32.",
+        "阶段 {phase} 在第 {step} 步的损失第四次非有限值（每次学习率减半）。"
+        "最后的好检查点在 {where}；请以更低的 lr 或 fp32 精度重新开始。",
+    ),
+    "run_exists": (
+        "{path} exists and is not empty. Add --resume to continue it, or choose another folder.",
+        "{path} 已存在且不为空。加 --resume 继续，或换一个文件夹。",
+    ),
+    "other_option": (
+        "The run {path} was begun with {key} = {before!r}, and now it is {now!r}. "
+        "Resume with the same options, or choose another folder.",
+        "运行 {path} 开始时 {key} = {before!r}，现在是 {now!r}。请用相同选项继续，或换一个文件夹。",
+    ),
+    "not_a_run": (
+        "{path} is not a run: it has no config.yaml and holds other files. Choose another folder.",
+        "{path} 不是一次运行：没有 config.yaml，却有其他文件。请换一个文件夹。",
+    ),
+    "no_report": (
+        "{path} holds no finished run. Finish it with `steelshift fit ... --resume` first.",
+        "{path} 中没有已完成的运行。请先用 `steelshift fit ... --resume` 完成它。",
+    ),
+    "no_inspector": (
+        "{path} holds no inspector. Name the folder of a finished run, or an inspector folder.",
+        "{path} 中没有检测器。请给出已完成运行的文件夹或检测器文件夹。",
+    ),
+    "inspector_schema": (
+        "The inspector {path} has schema {found}, and this version reads {known}. Use the version that wrote it.",
+        "检测器 {path} 的格式版本为 {found}，本版本读取 {known}。请使用写出它的版本。",
+    ),
+    "inspector_broken": (
+        "The inspector {path} is damaged or was changed ({why}). Copy it again from where it was made.",
+        "检测器 {path} 已损坏或被改动（{why}）。请从原处重新复制。",
+    ),
+    "output_suffix": (
+        "{path} must end in .csv, .jsonl or .parquet.",
+        "{path} 必须以 .csv、.jsonl 或 .parquet 结尾。",
+    ),
+    "row_unreadable": ("the image cannot be read", "图像无法读取"),
+    "row_sure": ("probability {p:.3f} is at least {threshold:.3f}", "概率 {p:.3f} 不低于 {threshold:.3f}"),
+    "row_uncertain": ("probability {p:.3f} is below {threshold:.3f}", "概率 {p:.3f} 低于 {threshold:.3f}"),
+    "no_target_labels": (
+        "No image of {where} has a label among the classes. Judging needs labelled images; name the classes or folders.",
+        "{where} 中没有属于这些类别的标签。评判需要带标签的图像；请指定类别或文件夹。",
+    ),
+    "other_classes": (
+        "The class file {path} names {found}, and the inspector knows {known}. Use the file of the run.",
+        "类别文件 {path} 的类别为 {found}，检测器的类别为 {known}。请用该次运行的文件。",
+    ),
+    "no_test_images": (
+        "None of the images in {where} is in the target test split of {run}. Name the target line, or use --split all.",
+        "{where} 中没有 {run} 目标测试集的图像。请给出目标产线，或用 --split all。",
+    ),
+    "no_lock": (
+        "{run} has no readable data.lock.json, so its test split is unknown. Use --split all.",
+        "{run} 没有可读的 data.lock.json，无法得知测试集。请用 --split all。",
+    ),
+    "judged_better": (
+        "Adaptation helped: on {n} labelled target test images mean class accuracy rose from {before:.1%} to {after:.1%}.",
+        "自适应有效：在 {n} 张带标签的目标测试图像上，平均类别准确率从 {before:.1%} 升到 {after:.1%}。",
+    ),
+    "judged_worse": (
+        "Adaptation did harm: on {n} labelled target test images mean class accuracy fell from {before:.1%} to "
+        "{after:.1%}. Use source only.",
+        "自适应有害：在 {n} 张带标签的目标测试图像上，平均类别准确率从 {before:.1%} 降到 {after:.1%}。请用仅源域模型。",
+    ),
+    "judged_same": (
+        "Adaptation made no difference: mean class accuracy on {n} labelled target test images is {before:.1%} before "
+        "and {after:.1%} after.",
+        "自适应没有差别：{n} 张带标签的目标测试图像上，平均类别准确率之前 {before:.1%}，之后 {after:.1%}。",
+    ),
+    "verdict_unjudged": (
+        "To a fresh classifier the two lines' features differ by {before:.2f} before adaptation and {after:.2f} after "
+        "(0 alike, 2 apart); {changed:.0%} of the target test images changed class. Whether that is better, only labels "
+        "can tell.",
+        "对一个新分类器而言，两条产线的特征差异在自适应前为 {before:.2f}，之后为 {after:.2f}（0 相同，2 完全不同）；"
+        "{changed:.0%} 的目标测试图像改变了类别。是否更好，只有标签能说明。",
+    ),
+    "tiles_none": (
+        "{where} gives no tile of {tile} pixels. Choose a smaller --tile.",
+        "{where} 切不出 {tile} 像素的小块。请用更小的 --tile。",
+    ),
+    "tiles_both": (
+        "Give --masks or --boxes, not both.",
+        "请只给 --masks 或 --boxes 之一。",
+    ),
+    "boxes_unreadable": (
+        "The box file {path} is no Pascal VOC XML ({why}). Correct or remove it.",
+        "标注框文件 {path} 不是 Pascal VOC XML（{why}）。请改正或删除。",
+    ),
+    "mask_unusable": (
+        "The mask {path} cannot be used ({why}). Correct or remove it.",
+        "掩膜 {path} 无法使用（{why}）。请改正或删除。",
+    ),
+    "mask_size": ("its size is {mask}, that of the image {image}", "其尺寸为 {mask}，图像为 {image}"),
+    "check_unreadable": ("Unreadable on the {line} line: {path}: {why}", "{line} 产线无法读取：{path}：{why}"),
+    "check_more": ("and {count} more on the {line} line.", "{line} 产线另有 {count} 个。"),
+    "check_duplicates": (
+        "{count} pictures occur more than once on the {line} line; copies are kept on one side of every split.",
+        "{line} 产线有 {count} 张图像重复出现；划分时副本总在同一侧。",
+    ),
+    "check_two_classes": (
+        "The same picture has two classes on the {line} line: {paths}. Keep the right one.",
+        "{line} 产线上同一图像属于两个类别：{paths}。请保留正确的一个。",
+    ),
+    "check_unknown_class": (
+        "The folder {folder} of the {line} line is no class of the source line; its {count} images may be a defect "
+        "that the inspector cannot name.",
+        "{line} 产线的文件夹 {folder} 不是源产线的类别；其 {count} 张图像可能是检测器无法命名的缺陷。",
+    ),
+    "check_saturated": (
+        "{count} images of the {line} line are black or white in more than {share:.0%} of their pixels.",
+        "{line} 产线有 {count} 张图像超过 {share:.0%} 的像素全黑或全白。",
+    ),
+    "check_absent": ("The class {name} has no image on the {line} line.", "{line} 产线没有类别 {name} 的图像。"),
+    "check_rare": (
+        "The class {name} has {count} of {total} images on the {line} line.",
+        "类别 {name} 在 {line} 产线仅有 {count}/{total} 张图像。",
+    ),
+    "check_across": (
+        "{count} pictures occur on both lines; a score on them says nothing about the target line.",
+        "有 {count} 张图像同时出现在两条产线；在其上的得分不能说明目标产线。",
+    ),
+    "unknown_command": (
+        "There is no command {name}. The commands are {known}.",
+        "没有命令 {name}。可用的命令有 {known}。",
+    ),
+    "stopped": (
+        "Stopped. What was finished is kept; continue with the same command and --resume.",
+        "已停止。已完成的部分保留；用同一命令加 --resume 继续。",
+    ),
+}
+
+
+def language() -> str:
+    """`zh` when STEELSHIFT_LANG, else LC_ALL, LC_MESSAGES or LANG, names Chinese; otherwise `en`."""
+    for name in ("STEELSHIFT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(name)
+        if value:
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+def say(key: str, /, **fields: object) -> str:
+    """The sentence `key` in the user's language with `fields` filled in."""
+    english, chinese = _CATALOGUE[key]
+    return (chinese if language() == "zh" else english).format(**fields)

@@ -1,0 +1,48 @@
+"""DANN: Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17(59), 2016.
+
+L = L_task + L_adapt(R(z)),  L_adapt = -1/2 [E_s log D_a(z_s) + E_t log(1 - D_a(z_t))]
+
+R reverses the gradient with strength `weight` times the ramp 2 / (1 + exp(-10 p)) - 1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
+from steelshift.losses.domain import accuracy, adaptation_loss
+from steelshift.methods.method import Method, Start, Update
+from steelshift.nn.heads import discriminator
+from steelshift.nn.normalization import encode_both
+from steelshift.nn.reversal import ramp, reverse
+
+
+class DANN(Method):
+    @dataclass(frozen=True)
+    class Knobs:
+        hidden: int = 1024
+        """Width of the discriminator's hidden layer."""
+        dropout: float = 0.5
+        """Dropout after the discriminator's hidden layer, 0 to 1."""
+        weight: float = 1.0
+        """Strength of the reversed gradient at the end of the ramp, 0 or more."""
+
+    def __init__(self, start: Start, knobs: Knobs) -> None:
+        super().__init__(start)
+        self.knobs = knobs
+        self.adaptation_discriminator = discriminator(start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout)
+
+    def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
+        z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
+        task = F.cross_entropy(self.task_classifier(z_s).float(), source.labels[CLASS], ignore_index=-1)
+        z = reverse(torch.cat([z_s, z_t]), self.knobs.weight * ramp(progress))
+        domain = self.adaptation_discriminator(z)
+        adapt = adaptation_loss(*domain.split([len(z_s), len(z_t)]))
+        truth = (torch.arange(len(z), device=z.device) < len(z_s)).long()
+        yield Update(
+            task + adapt,
+            moves=("shared_encoder", "task_classifier", "adaptation_discriminator"),
+            log={"L_task": task.detach(), "L_adapt": adapt.detach(), "accuracy_D_a": accuracy(domain.detach(), truth)},
+        )

@@ -1,0 +1,31 @@
+"""Source only: cross-entropy on the labelled line, and nothing else. The baseline of every table, and step S1.
+
+L_task = -1/B sum_i log softmax(C(E_c(x_i)))[y_i]
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.nn import functional as F
+
+from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
+from steelshift.methods.method import Method, Start, Update
+from steelshift.nn.normalization import use_line
+
+
+class SourceOnly(Method):
+    sees_target = False
+    line = "source"
+
+    @dataclass(frozen=True)
+    class Knobs:
+        """Source only has no knobs."""
+
+    def __init__(self, start: Start, knobs: Knobs) -> None:
+        super().__init__(start)
+
+    def updates(self, source: SourceBatch, target: TargetBatch | None, progress: float) -> Iterator[Update]:
+        use_line(self.shared_encoder, "source")
+        logits = self.task_classifier(self.shared_encoder(source.images)).float()
+        loss = F.cross_entropy(logits, source.labels[CLASS], ignore_index=-1)
+        yield Update(loss, moves=("shared_encoder", "task_classifier"), log={"L_task": loss.detach()})

@@ -1,0 +1,48 @@
+"""The one place where images change size: exact in eager mode, under export and in training.
+
+Resizing is two matrix products with triangle-filter weights (antialiased bilinear). The weights are computed from
+positions alone, so any runtime that can subtract, clamp and multiply gives the same pixels. A crop or a flip is only
+another box, so training crops at full resolution and resizes in the same pass.
+"""
+
+import torch
+from torch import Tensor
+
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, C) with C = 1 or 3 -> float32 (B, H, W) in [0, 255]."""
+    images = images.float()
+    if images.shape[-1] == 1:
+        return images[..., 0]
+    red, green, blue = images.unbind(-1)
+    return _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
+
+
+def whole(images: Tensor) -> Tensor:
+    """The box of the whole image, for every image of a batch (B, H, W, C): float32 (B, 4)."""
+    batch, height, width = images.shape[:3]
+    return torch.tensor([[0.0, 0.0, float(height), float(width)]], device=images.device).expand(batch, 4)
+
+
+def resample(grey: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cut a box out of every image and bring it to size x size.
+
+    grey: float (B, H, W) in [0, 255]. boxes: float (B, 4), top, left, bottom, right in pixels; bottom < top flips,
+    and what reaches outside repeats the edge. Returns float (B, 1, size, size) in [0, 255].
+    """
+    rows = _weights(boxes[:, 0], boxes[:, 2], grey.shape[1], size)
+    columns = _weights(boxes[:, 1], boxes[:, 3], grey.shape[2], size)
+    return (rows @ grey @ columns.transpose(1, 2)).unsqueeze(1)
+
+
+def _weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
+    """(B, size, length): row i says how output pixel i mixes the input pixels; each row sums to 1."""
+    step = ((end - start) / size)[:, None]
+    places = torch.arange(size, device=start.device, dtype=torch.float32) + 0.5
+    centres = (start[:, None] + places * step).clamp(0.5, length - 0.5)
+    pixels = torch.arange(length, device=start.device, dtype=torch.float32) + 0.5
+    distance = (pixels - centres[:, :, None]).abs() / step.abs().clamp(min=1.0)[:, :, None]
+    weights = (1.0 - distance).clamp(min=0.0)
+    return weights / weights.sum(2, keepdim=True)

@@ -1,0 +1,1 @@
+"""Judging without target labels, and scores from arrays."""

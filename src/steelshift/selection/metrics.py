@@ -1,0 +1,53 @@
+"""Scores of predictions against truth, from arrays."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+
+def scores(truth: np.ndarray, predicted: np.ndarray, names: tuple[str, ...], qualified: int | None) -> dict[str, Any]:
+    """What `evaluate` prints; truth and predicted are class indices (n,), truth -1 (no or unknown class) is left out.
+
+    Classes without an image have recall None, classes never predicted precision None; neither enters a mean, nor does
+    a class without an image. With a qualified class: escape_rate, defects passed as qualified, and overkill_rate,
+    qualified pieces called defective, with 95 % Wilson intervals.
+    """
+    predicted, truth = predicted[truth >= 0], truth[truth >= 0]
+    confusion = (
+        confusion_matrix(truth, predicted, labels=range(len(names))) if len(truth) else np.zeros((len(names),) * 2)
+    )
+    right, of_class, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    recall = [float(r / n) if n else None for r, n in zip(right, of_class, strict=True)]
+    precision = [float(r / n) if n else None for r, n in zip(right, called, strict=True)]
+    f1 = [2 * float(r) / float(n + c) for r, n, c in zip(right, of_class, called, strict=True) if n]
+    found: dict[str, Any] = {
+        "n": len(truth),
+        "accuracy": float(right.sum() / len(truth)) if len(truth) else None,
+        "mean_class_accuracy": mean_class_accuracy(truth, predicted) if len(truth) else None,
+        "macro_f1": float(np.mean(f1)) if f1 else None,
+        "per_class": {
+            name: {"n": int(n), "recall": r, "precision": p}
+            for name, n, r, p in zip(names, of_class, recall, precision, strict=True)
+        },
+        "confusion": confusion.astype(int).tolist(),
+    }
+    if qualified is not None:
+        defective = truth != qualified
+        found["escape_rate"] = rate(int((predicted[defective] == qualified).sum()), int(defective.sum()))
+        found["overkill_rate"] = rate(int((predicted[~defective] != qualified).sum()), int((~defective).sum()))
+    return found
+
+
+def rate(count: int, total: int) -> dict[str, float | int | None]:
+    """A share with its 95 % Wilson interval."""
+    if total == 0:
+        return {"rate": None, "low": None, "high": None, "n": 0}
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return {"rate": count / total, "low": float(interval.low), "high": float(interval.high), "n": total}
+
+
+def mean_class_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean recall over the classes that occur; truth and predicted (n,), n at least 1."""
+    return float(np.mean([(predicted[truth == label] == label).mean() for label in np.unique(truth)]))

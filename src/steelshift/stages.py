@@ -1,0 +1,130 @@
+"""S1 to S5: the phases of training of one run, on the one loop."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from steelshift.data.cache import PixelCache
+from steelshift.data.splits import TRAIN
+from steelshift.data.stream import CLASS, SourceStream, TargetStream
+from steelshift.inspection.inspector import Inspector, Specification
+from steelshift.lines import Lines
+from steelshift.methods import METHODS, Method
+from steelshift.methods.method import Start
+from steelshift.nn.encoders import build_encoder
+from steelshift.nn.heads import task_classifier
+from steelshift.nn.normalization import arrange
+from steelshift.progress import showing
+from steelshift.training.config import Config
+from steelshift.training.loop import Phase, train
+from steelshift.training.precision import Fast
+
+
+class Training:
+    """The phases of one run. Each trains on from its newest checkpoint, so calling again costs nothing."""
+
+    def __init__(self, config: Config, fast: Fast, lines: Lines) -> None:
+        self.config = config
+        self.fast = fast
+        self.lines = lines
+        self.baseline_phase = self._phase("source_only", 1, config.steps)
+        self.method_phase = (
+            self.baseline_phase
+            if config.method == "source_only"
+            else self._phase(config.method, 2, config.steps, candidates=config.candidates)
+        )
+
+    def pretrain(self) -> None:
+        """S1: cross-entropy on the source line; then the baseline, as many steps more of it as the method gets."""
+        source_only = METHODS["source_only"]
+        self.pretrained = source_only(self._fresh(), source_only.Knobs())
+        self._train(self._phase("pretrain", 0, self.config.pretrain_steps), self.pretrained)
+        self.baseline = source_only(self._start(), source_only.Knobs())
+        self._train(self.baseline_phase, self.baseline)
+
+    def adapt(self, target_labels: np.ndarray | None = None) -> Method:
+        """S2 to S5: the method, from the source-pretrained network. Only `oracle`, asked for by name, takes labels."""
+        if self.config.method == "source_only":
+            return self.baseline
+        phase = self.method_phase
+        if target_labels is not None:
+            phase = dataclasses.replace(phase, source=self._labelled_target(target_labels))
+        torch.manual_seed(_seed(self.config.seed, phase.number))
+        method = METHODS[self.config.method](self._start(), self.config.knobs)
+        self._train(phase, method)
+        return method
+
+    def oracle(self, labels: np.ndarray) -> Inspector:
+        """The ceiling: same encoder, augmentation and number of steps on the labelled target training split."""
+        config = self.config
+        phase = self._phase("oracle", 3, config.pretrain_steps + config.steps, folder=config.out / "judging")
+        phase = dataclasses.replace(phase, source=self._labelled_target(labels))
+        self._train(phase, METHODS["oracle"](self._fresh(), METHODS["oracle"].Knobs()))
+        return self.inspector(phase, phase.steps)
+
+    def inspector(self, phase: Phase, step: int) -> Inspector:
+        """A candidate of a phase, not calibrated."""
+        config = self.config
+        specification = Specification(
+            encoder=config.encoder,
+            feature=config.feature,
+            size=config.size,
+            classes=self.lines.classes.names,
+            bit_depth=config.bit_depth,
+        )
+        return Inspector(specification).load_weights(safetensors.torch.load(phase.candidate(step).read_bytes()))
+
+    def _fresh(self) -> Start:
+        """Random weights, or those of the file that the config names."""
+        config = self.config
+        torch.manual_seed(_seed(config.seed, 0))
+        encoder = build_encoder(config.encoder, config.size, feature=config.feature, weights=config.weights)
+        arrange(encoder, config.normalization, config.encoder)
+        classifier = task_classifier(encoder.width, len(self.lines.classes.names))
+        return Start(encoder, classifier, config.normalization, self.baseline_phase.source.epoch)
+
+    def _start(self) -> Start:
+        """The source-pretrained network."""
+        start = self._fresh()
+        start.encoder.load_state_dict(self.pretrained.shared_encoder.state_dict())
+        start.classifier.load_state_dict(self.pretrained.task_classifier.state_dict())
+        return start
+
+    def _phase(self, name: str, number: int, steps: int, *, candidates: int = 1, folder: Path | None = None) -> Phase:
+        return Phase(
+            name=name,
+            number=number,
+            source=self._source(self.lines.source.part(TRAIN), self.lines.labels(TRAIN)),
+            target=TargetStream(cache=self.lines.target.part(TRAIN), **self._drawing()),
+            steps=steps,
+            folder=folder or self.config.out,
+            candidates=candidates,
+        )
+
+    def _labelled_target(self, labels: np.ndarray) -> SourceStream:
+        rows = np.flatnonzero((self.lines.target.side == TRAIN) & (labels >= 0))
+        return self._source(self.lines.target.cache.take(rows), labels[rows])
+
+    def _source(self, cache: PixelCache, labels: np.ndarray) -> SourceStream:
+        return SourceStream(cache=cache, labels={CLASS: labels}, sampler=self.config.sampler, **self._drawing())
+
+    def _drawing(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "batch": config.batch,
+            "size": config.size,
+            "augmentation": config.augmentation,
+            "seed": config.seed,
+        }
+
+    def _train(self, phase: Phase, method: Method) -> None:
+        with showing(phase.name, phase.steps) as advance:
+            train(phase, method, self.config, self.fast, advance)
+
+
+def _seed(seed: int, phase: int) -> int:
+    return int(np.random.SeedSequence([seed, phase, 1 << 20]).generate_state(1)[0])

@@ -1,0 +1,1 @@
+"""The loop, its configuration and its checkpoints. It does not know which method it runs."""

@@ -1,0 +1,241 @@
+"""Everything that a run depends on, as one frozen dataclass; recipes are functions that return values for it."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from steelshift.data.augment import Augmentation
+from steelshift.data.stream import Sampler
+from steelshift.errors import UsageError
+from steelshift.methods import METHODS
+from steelshift.nn.encoders import Feature
+from steelshift.nn.normalization import Normalization
+from steelshift.training.precision import Precision
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "inverse", "constant"]
+Select = Literal["last", "source_validation", "information_maximization"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of `fit`; each is also a key of the config file. Options left at None come from the recipe."""
+
+    source: tuple[Path, ...]
+    """Labelled images of the source line: class folders, or manifests (CSV, parquet)."""
+    target: tuple[Path, ...]
+    """Images of the target line: any folder tree, or manifests. Labels in it are read only to judge."""
+    out: Path
+    """Folder of the run; new, or with --resume an earlier one."""
+    classes: Path | None = None
+    """YAML map from class name to the folder names that hold it; without it the folder names are the classes."""
+    method: str = "iadsa"
+    """How to adapt: iadsa, adsa, dann, source_only or oracle."""
+    encoder: str = "alexnet"
+    """alexnet, or any model of torchvision or timm by name."""
+    size: int = 112
+    """Side in pixels to which images are brought."""
+    steps: int = 600
+    """Steps of adaptation (S3 to S5)."""
+    pretrain_steps: int = 300
+    """Steps of training on the source line before (S1)."""
+    save_every: int = 100
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Everything random follows from it."""
+    cache: Path | None = None
+    """Folder of decoded images, which several runs may share; by default within the run."""
+    recipe: Literal["scratch", "literature"] = "scratch"
+    """Preset: scratch trains an encoder from random weights; literature is CDAN's recipe for pretrained ones."""
+    feature: Feature = "conv_bottleneck"
+    """What the feature of AlexNet is."""
+    weights: str | None = None
+    """Pretrained weights of the encoder: a file, or torchvision to download theirs; none by default."""
+    normalization: Normalization = "joint"
+    """Batch normalization across the lines."""
+    augmentation: Augmentation | None = None
+    """none, plain (crops, flips, light) or strong (also gamma, polarity, lighting gradient, noise)."""
+    batch: int | None = None
+    """Images a line and step."""
+    optimizer: Optimizer | None = None
+    """sgd with momentum .9, or adamw."""
+    lr: float | None = None
+    """Learning rate of new layers."""
+    encoder_lr: float | None = None
+    """Factor on the learning rate of encoders."""
+    weight_decay: float | None = None
+    """Weight decay."""
+    schedule: Schedule | None = None
+    """Learning rate over the steps: cosine to 0 after a short warm-up, inverse (1 + .001 i)^-.75, or constant."""
+    clip: float | None = None
+    """Largest norm of the gradient of each module."""
+    sampler: Sampler = "balanced"
+    """How source batches are drawn: balanced over classes, or random."""
+    equal_numbers: bool = True
+    """Whether both lines give as many images as the smaller one has."""
+    train_ratio: float = 0.8
+    """Share of each line's images that is not test."""
+    val_ratio: float = 0.125
+    """Share of those that is validation (calibration and choice, on the source line)."""
+    select: Select = "information_maximization"
+    """Which checkpoint becomes the inspector; no rule reads a target label."""
+    candidates: int = 10
+    """Checkpoints between which that rule chooses, evenly spaced."""
+    oracle: bool = True
+    """Whether to train the oracle too, where target labels are given for judging."""
+    review_rate: float = 0.05
+    """Share of source validation images that the inspector would send to a person."""
+    bit_depth: int | None = None
+    """Bits of images stored with 16 bit a pixel; by default found from each file."""
+    device: str = "auto"
+    """auto, cpu, cuda or another name that torch knows."""
+    precision: Precision = "auto"
+    """Number format of training; auto takes bf16 where the processor multiplies it in hardware."""
+    knobs: Any = field(default_factory=dict)
+    """Knobs of the method."""
+
+    def __post_init__(self) -> None:
+        for key in ("size", "steps", "save_every", "candidates"):
+            _check(key, getattr(self, key), getattr(self, key) >= 1, "1 or more")
+        _check("pretrain_steps", self.pretrain_steps, self.pretrain_steps >= 0, "0 or more")
+        _check("seed", self.seed, self.seed >= 0, "0 or more")
+        for key in ("train_ratio", "val_ratio"):
+            _check(key, getattr(self, key), 0 < getattr(self, key) < 1, "between 0 and 1")
+        _check("review_rate", self.review_rate, 0 <= self.review_rate < 1, "0 to 1")
+        _check("batch", self.batch, self.batch is None or self.batch >= 2, "2 or more")
+        _check("lr", self.lr, self.lr is None or self.lr > 0, "above 0")
+        _check("clip", self.clip, self.clip is None or self.clip > 0, "above 0")
+
+
+def _check(key: str, value: object, right: bool, words: str) -> None:
+    if not right:
+        raise UsageError("option_range", key=key, value=value, range=words)
+
+
+def scratch() -> dict[str, Any]:
+    """An encoder without normalization layers from random weights: Adam, a warm-up, clipping."""
+    return {
+        "augmentation": "plain",
+        "batch": 32,
+        "optimizer": "adamw",
+        "lr": 5e-4,
+        "encoder_lr": 1.0,
+        "weight_decay": 1e-3,
+        "schedule": "cosine",
+        "clip": 1.0,
+    }
+
+
+def literature() -> dict[str, Any]:
+    """CDAN's recipe for pretrained encoders (Long et al., NeurIPS 2018): SGD 1e-2, encoders a tenth."""
+    return {
+        "augmentation": "plain",
+        "batch": 36,
+        "optimizer": "sgd",
+        "lr": 1e-2,
+        "encoder_lr": 0.1,
+        "weight_decay": 5e-4,
+        "schedule": "inverse",
+        "clip": 10.0,
+    }
+
+
+def knobs_of(method: str) -> type:
+    """The dataclass of a method's knobs. Raises UsageError for an unknown method."""
+    if method not in METHODS:
+        raise UsageError("unknown_method", name=method, known=", ".join(METHODS))
+    return METHODS[method].Knobs
+
+
+def resolve(config: Config) -> Config:
+    """Fill in what the recipe gives, and turn the knobs into the method's dataclass."""
+    recipe = {"scratch": scratch, "literature": literature}[config.recipe]()
+    missing = {key: value for key, value in recipe.items() if getattr(config, key) is None}
+    knobs = config.knobs
+    if not dataclasses.is_dataclass(knobs):
+        knobs = from_mapping(knobs_of(config.method), knobs, prefix="knobs.")
+    return dataclasses.replace(config, **missing, knobs=knobs)
+
+
+def from_mapping(kind: type, values: dict[str, Any], *, prefix: str = "", **defaults: Any) -> Any:
+    """A dataclass from the keys of a YAML mapping. Raises UsageError for an unknown key or a wrong value."""
+    hints = typing.get_type_hints(kind)
+    known = {item.name for item in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise UsageError("unknown_key", key=prefix + str(key), known=", ".join(sorted(known)))
+    converted = {key: _convert(hints[key], value, prefix + key) for key, value in values.items()}
+    return kind(**(defaults | converted))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys of a YAML config file. Raises UsageError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError("config_unreadable", path=path, why=" ".join(str(error).split())[:160]) from error
+    if not isinstance(values, dict):
+        raise UsageError("config_unreadable", path=path, why="not a map of keys")
+    return values
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Plain YAML values of a config."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(config)
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """A YAML value as the type that a field declares."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        for option in (option for option in arguments if option is not type(None)):
+            try:
+                return _convert(option, value, key)
+            except UsageError:
+                continue
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) == len(value):
+            return tuple(_convert(item, entry, key) for item, entry in zip(inner, value, strict=True))
+    elif origin is tuple and arguments[-1] is Ellipsis and isinstance(value, str):
+        return (_convert(arguments[0], value, key),)
+    elif hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise UsageError("wrong_value", key=key, value=value, wanted=_words(hint))
+
+
+def _words(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_words(item) for item in typing.get_args(hint) if item is not type(None))
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)

@@ -1,0 +1,240 @@
+"""The one loop. It knows streams, updates, optimizers and checkpoints, and not which method it runs."""
+
+import copy
+import dataclasses
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steelshift.data.stream import SourceBatch, SourceStream, TargetBatch, TargetStream
+from steelshift.errors import Interrupted, RunFailed
+from steelshift.files import append_text, write_bytes, write_text
+from steelshift.methods import Method
+from steelshift.methods.method import Update
+from steelshift.nn.normalization import settle
+from steelshift.training.checkpoint import Checkpoints, Progress
+from steelshift.training.config import Config
+from steelshift.training.precision import Fast
+
+MOST_ROLLBACKS = 3
+LOG_EVERY = 10
+WARM_UP = 20  # steps of the cosine schedule in which the learning rate rises
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with a checkpoint folder of its own."""
+
+    name: str
+    number: int
+    """Distinguishes the random numbers of phases."""
+    source: SourceStream
+    target: TargetStream
+    steps: int
+    folder: Path
+    """Holds checkpoints/<name>, candidates/<name> and metrics.jsonl."""
+    candidates: int = 1
+    """How many times the deployed network is kept, evenly spaced, the last step among them."""
+
+    @property
+    def kept_at(self) -> list[int]:
+        """Numbers of steps after which a candidate is kept."""
+        return sorted({round(self.steps * (i + 1) / self.candidates) for i in range(self.candidates)} - {0})
+
+    def candidate(self, step: int) -> Path:
+        return self.folder / "candidates" / self.name / f"step-{step:08d}.safetensors"
+
+
+def train(
+    phase: Phase, method: Method, config: Config, fast: Fast, advance: Callable[[int], None] = lambda step: None
+) -> None:
+    """Train `method` through a phase, from its newest checkpoint if there is one; `method` holds the result.
+
+    advance: told the number of steps done. Raises Interrupted after SIGINT or SIGTERM, with a checkpoint left;
+    RunFailed when the loss is not finite for the fourth time, or when a save fails.
+    """
+    method.to(fast.device)
+    for child in method.children():
+        child.to(memory_format=fast.memory_format)
+    optimizers = _optimizers(method, config)
+    checkpoints = Checkpoints(phase.folder / "checkpoints" / phase.name)
+    metrics = phase.folder / "metrics.jsonl"
+    progress = checkpoints.load(method, optimizers)
+    if progress is None:
+        progress = Progress()
+        checkpoints.save(progress, method, optimizers)
+    _forget(metrics, phase.name, progress.step)
+    method.train()
+    unsaved: list[str] = []
+    with _stop_requests() as stop:
+        while progress.step < phase.steps:
+            values = _step(phase, method, optimizers, config, fast, progress)
+            if values is None:
+                progress = _roll_back(checkpoints, method, optimizers, progress, phase)
+                unsaved.clear()
+                continue
+            if progress.step % LOG_EVERY == 0:
+                record = {"phase": phase.name, "step": progress.step} | _numbers(values)
+                unsaved.append(json.dumps(record) + "\n")
+            progress = dataclasses.replace(progress, step=progress.step + 1)
+            if progress.step in phase.kept_at:
+                write_bytes(phase.candidate(progress.step), safetensors.torch.save(weights_of(method)))
+            # The candidate comes before the checkpoint: who resumes from here need not make it again.
+            if progress.step % config.save_every == 0 or progress.step == phase.steps or stop:
+                append_text(metrics, "".join(unsaved))
+                unsaved.clear()
+                checkpoints.save(progress, method, optimizers)
+            advance(progress.step)
+            if stop:
+                raise Interrupted(stop[0], progress.step, phase.folder)
+    method.eval()
+
+
+def weights_of(method: Method) -> dict[str, Tensor]:
+    """The tensors of the inspector that a method would deploy now, by the names that an Inspector has."""
+    encoder, classifier = method.deployed()
+    encoder = copy.deepcopy(encoder)
+    settle(encoder, method.line)
+    tensors = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    tensors |= {f"classifier.{key}": value for key, value in classifier.state_dict().items()}
+    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+
+def _step(
+    phase: Phase,
+    method: Method,
+    optimizers: dict[str, Optimizer],
+    config: Config,
+    fast: Fast,
+    progress: Progress,
+) -> dict[str, Tensor] | None:
+    """All updates of one step; what they log, or None as soon as a loss or a gradient is not finite."""
+    step = progress.step
+    torch.manual_seed(int(np.random.SeedSequence([config.seed, phase.number, step]).generate_state(1)[0]))
+    for name, optimizer in optimizers.items():
+        rate = config.lr * learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (config.encoder_lr if name.endswith("encoder") else 1.0)
+    source = _source_to(fast.device, phase.source[step])
+    target = TargetBatch(phase.target[step].images.to(fast.device)) if method.sees_target else None
+    values: dict[str, Tensor] = {}
+    for update in _under_autocast(method.updates(source, target, step / phase.steps), fast):
+        for child in method.children():
+            child.zero_grad(set_to_none=True)
+        update.loss.backward()
+        finite = update.loss.detach().isfinite()
+        for name in update.moves:
+            norm = nn.utils.clip_grad_norm_(method.get_submodule(name).parameters(), config.clip)
+            finite = finite & norm.isfinite()
+        if not finite:
+            return None
+        for name in update.moves:
+            optimizers[name].step()
+        values |= update.log
+    return values
+
+
+def learning_rate(schedule: str, step: int, steps: int) -> float:
+    """Factor on the learning rate at a step."""
+    if schedule == "inverse":
+        return (1 + 0.001 * step) ** -0.75
+    if schedule == "constant":
+        return 1.0
+    warm = min(1.0, (step + 1) / min(WARM_UP, steps))
+    return warm * (0.5 + 0.5 * cos(pi * step / steps))
+
+
+def _optimizers(method: Method, config: Config) -> dict[str, Optimizer]:
+    """One a child, so that each update steps just what it moves."""
+    found: dict[str, Optimizer] = {}
+    for name, child in method.named_children():
+        parameters = [parameter for parameter in child.parameters() if parameter.requires_grad]
+        if not parameters:
+            continue
+        if config.optimizer == "sgd":
+            found[name] = torch.optim.SGD(
+                parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True
+            )
+        else:
+            found[name] = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return found
+
+
+def _under_autocast(updates: Iterator[Update], fast: Fast) -> Iterator[Update]:
+    """Run the generator's own code under autocast, and the loop's backward and step outside it."""
+    while True:
+        with fast.autocast():
+            update = next(updates, None)
+        if update is None:
+            return
+        yield update
+
+
+def _source_to(device: torch.device, batch: SourceBatch) -> SourceBatch:
+    return SourceBatch(batch.images.to(device), {task: labels.to(device) for task, labels in batch.labels.items()})
+
+
+def _roll_back(
+    checkpoints: Checkpoints, method: Method, optimizers: dict[str, Optimizer], progress: Progress, phase: Phase
+) -> Progress:
+    """Back to the newest checkpoint with half the learning rate; the fourth time is a failure."""
+    if progress.rollbacks == MOST_ROLLBACKS:
+        checkpoints.load(method, optimizers)
+        raise RunFailed("not_finite", phase=phase.name, step=progress.step, where=checkpoints.folder)
+    saved = checkpoints.load(method, optimizers)
+    assert saved is not None, "training begins with a checkpoint"
+    lowered = Progress(saved.step, progress.lr_scale / 2, progress.rollbacks + 1)
+    checkpoints.save(lowered, method, optimizers)
+    return lowered
+
+
+def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    return {key: round(float(value), 6) for key, value in values.items()}
+
+
+def _forget(metrics: Path, phase: str, step: int) -> None:
+    """Drop lines of steps that will be taken again: a kill can fall between their writing and the checkpoint."""
+    if not metrics.exists():
+        return
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # a line that a kill cut short
+        if record["phase"] != phase or record["step"] < step:
+            kept.append(line)
+    if kept != lines:
+        write_text(metrics, "".join(kept))
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that holds the number of the first SIGINT or SIGTERM that arrives. Off the main thread: never any."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

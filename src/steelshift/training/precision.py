@@ -1,0 +1,63 @@
+"""What this processor does fast: number format and memory layout."""
+
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from steelshift.errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Fast:
+    device: torch.device
+    bf16: bool
+    memory_format: torch.memory_format
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def choose(device: str, precision: Precision) -> Fast:
+    """bf16 and channels_last where the processor multiplies bf16 in hardware; fp32 and the plain layout elsewhere.
+
+    device: `auto`, or a name that torch knows. Raises UsageError for one that is not there.
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError("no_device", name=name) from error
+    if precision == "auto":
+        able = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_multiplies_bf16()
+        bf16 = able
+    else:
+        bf16 = precision == "bf16"
+    layout = torch.channels_last if bf16 or chosen.type == "cuda" else torch.contiguous_format
+    return Fast(chosen, bf16, layout)
+
+
+def describe(fast: Fast) -> dict[str, object]:
+    """What env.json records; nothing in it changes between two runs on one machine."""
+    return {
+        "device": str(fast.device),
+        "precision": "bf16" if fast.bf16 else "fp32",
+        "memory_format": str(fast.memory_format),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "amx": _cpu_multiplies_bf16(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.system(),
+    }
+
+
+def _cpu_multiplies_bf16() -> bool:
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
