@@ -76,9 +76,9 @@ def decode(content: bytes, *, bit_depth: int | None = None, max_pixels: int = MA
                 if min(width, height) < MIN_SIDE:
                     raise Unreadable("too_small", width=width, height=height)
                 frames = int(getattr(image, "n_frames", 1))
-                declared = bit_depth or _declared_depth(image, content)
+                declared = _declared_depth(image, content)
                 image.load()
-                pixels, depth = _to_uint8(_upright(image), declared)
+                pixels, depth = _to_uint8(_upright(image), bit_depth, declared)
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
@@ -113,7 +113,7 @@ def _declared_depth(image: Image.Image, content: bytes) -> int | None:
     return None
 
 
-def _to_uint8(image: Image.Image, declared: int | None) -> tuple[np.ndarray, int]:
+def _to_uint8(image: Image.Image, given: int | None, declared: int | None) -> tuple[np.ndarray, int]:
     mode = image.mode
     if mode == "F":
         raise Unreadable("float_image")
@@ -121,11 +121,13 @@ def _to_uint8(image: Image.Image, declared: int | None) -> tuple[np.ndarray, int
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise Unreadable("depth_unknown", lowest=int(values.min()), highest=int(values.max()))
-        depth = declared or (12 if values.max() <= 4095 else 16)
+        depth = given or declared or 12
+        if not given and values.max() >= 1 << depth:
+            depth = 16  # the PNG standard spreads fewer bits over all 16
         top = (1 << depth) - 1
         grey = ((values * 255 + top // 2) // top).clip(0, 255).astype(np.uint8)
         return grey[:, :, None], depth
-    if mode in ("1", "L"):
+    if mode in ("1", "L") and "transparency" not in image.info:
         return np.array(image.convert("L"))[:, :, None], 8
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         colour = image.convert("RGBA")

@@ -43,7 +43,7 @@ def split(
             values, counts = np.unique(strata[rows], return_counts=True)
             free.setdefault(int(values[counts.argmax()]), []).append(rows)
     for stratum in free.values():
-        stratum.sort(key=lambda rows: _order(table.ids[rows[0]], seed))
+        stratum.sort(key=lambda rows: _order(min(table.ids[row] for row in rows), seed))
         total = sum(map(len, stratum))
         test_wanted = total * (1 - train_ratio)
         val_wanted = total * train_ratio * val_ratio

@@ -195,7 +195,7 @@ def _entries(places: Sequence[Path], skip: frozenset[str] = NOT_IMAGES) -> Itera
 
 
 def _manifest(path: Path) -> Iterable[Place]:
-    for number, record in enumerate(_records(path), start=2):
+    for number, record in _records(path):
         name = record.pop("path", "")
         if not name:
             raise DataError("manifest_no_path", path=path, line=number)
@@ -212,19 +212,21 @@ def _manifest(path: Path) -> Iterable[Place]:
         )
 
 
-def _records(path: Path) -> Iterable[dict[str, str]]:
+def _records(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+    """Records with the line of the file they end in; a parquet file's rows count from 2, as if it had a header."""
     try:
         if path.suffix.lower() == ".parquet":
             from pyarrow import parquet
 
-            for record in parquet.read_table(path).to_pylist():
-                yield {key: "" if value is None else str(value) for key, value in record.items()}
+            for number, record in enumerate(parquet.read_table(path).to_pylist(), start=2):
+                yield number, {key: "" if value is None else str(value) for key, value in record.items()}
             return
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="", restval="")
             if "path" not in (reader.fieldnames or ()):
                 raise DataError("manifest_no_path", path=path, line=1)
-            yield from reader
+            for record in reader:
+                yield reader.line_num, record
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
         raise DataError("manifest_unreadable", path=path, why=" ".join(str(error).split())[:160]) from error
 
