@@ -52,7 +52,9 @@ def rows_of(count: int, **columns: list) -> ImageTable:
     """A table of that many rows without files, sorted as the reader sorts; columns are fields of Row."""
     ids = sorted(f"{seed:08x}" for seed in np.random.default_rng(7).choice(2**32, count, replace=False))
     return ImageTable(
-        tuple(Row(ids[i], Path(f"{i}.png"), **{name: values[i] for name, values in columns.items()}) for i in range(count))
+        tuple(
+            Row(ids[i], Path(f"{i}.png"), **{name: values[i] for name, values in columns.items()}) for i in range(count)
+        )
     )
 
 
@@ -75,16 +77,19 @@ def tiny_encoder(seed: int = 0, normalized: bool = False) -> Encoder:
     return Encoder(trunk, SIDE)
 
 
-def batches(step: int, count: int = 8, labels: list[int] | None = None, side: int = SIDE) -> tuple[SourceBatch, TargetBatch]:
-    """Batch pair of a step: stripes whose direction is the class; the target line is darker and noisier."""
+def batches(
+    step: int, count: int = 8, labels: list[int] | None = None, side: int = SIDE
+) -> tuple[SourceBatch, TargetBatch]:
+    """Batch pair of a step: stripes whose direction is the class, on the target line finer, darker and noisier."""
     rng = torch.Generator().manual_seed(1000 + step)
     truth = torch.tensor(labels if labels is not None else [i % CLASSES for i in range(count)])
-    at = torch.arange(side) / 2.0
-    kinds = torch.stack([at.sin().expand(side, side), at.sin()[:, None].expand(side, side), (at + at[:, None]).sin()])
 
-    def images(which: torch.Tensor, mean: float, noise: float) -> torch.Tensor:
-        made = mean + 60 * kinds[which.clamp(min=0)] + noise * torch.randn(len(which), side, side, generator=rng)
+    def images(which: torch.Tensor, mean: float, noise: float, pitch: float) -> torch.Tensor:
+        at = pitch * torch.arange(side)
+        kinds = [at.sin().expand(side, side), at.sin()[:, None].expand(side, side), (at + at[:, None]).sin()]
+        grain = noise * torch.randn(len(which), side, side, generator=rng)
+        made = mean + 60 * torch.stack(kinds)[which.clamp(min=0)] + grain
         return made.clamp(0, 255).unsqueeze(1)
 
     unknown = torch.randint(0, CLASSES, (count,), generator=rng)
-    return SourceBatch(images(truth, 140, 10), {CLASS: truth}), TargetBatch(images(unknown, 90, 25))
+    return SourceBatch(images(truth, 140, 10, 0.5), {CLASS: truth}), TargetBatch(images(unknown, 90, 25, 0.8))

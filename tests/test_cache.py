@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import cached, encoded, picture, write, write_line
 
+from builders import cached, encoded, picture, write, write_line
 from steelshift.data import cache as room
 from steelshift.data.cache import cache_pixels
 from steelshift.data.table import read_images
@@ -119,7 +119,8 @@ KILLED = """
 import os, pathlib, sys
 from steelshift.data.cache import cache_pixels
 from steelshift.data.table import read_images
-cache_pixels(read_images([pathlib.Path(sys.argv[1])]), pathlib.Path(sys.argv[2]), progress=lambda n: n == 4 and os._exit(9))
+line, folder = map(pathlib.Path, sys.argv[1:])
+cache_pixels(read_images([line]), folder, progress=lambda done: done == 4 and os._exit(9))
 """
 
 

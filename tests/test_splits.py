@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import rows_of
 
+from builders import rows_of
 from steelshift.data.splits import TEST, TRAIN, VAL, first, split
 from steelshift.data.table import ImageTable, Row
 
@@ -25,7 +25,7 @@ def sides(table, digests=None, strata=None, **options):
 def test_every_stratum_is_split_by_the_ratios(train, val):
     side = sides(rows_of(420), strata=STRATA, train_ratio=train, val_ratio=val)
     for stratum in range(3):
-        inside = side[STRATA == stratum]
+        inside = side[stratum == STRATA]
         for which, share in ((TEST, 1 - train), (VAL, train * val), (TRAIN, train * (1 - val))):
             assert abs((inside == which).sum() - share * len(inside)) <= 1
 

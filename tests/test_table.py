@@ -5,9 +5,9 @@ from dataclasses import fields
 import numpy as np
 import pyarrow
 import pytest
-from builders import encoded, picture, write, write_line
 from pyarrow import parquet
 
+from builders import encoded, picture, write, write_line
 from steelshift.data.table import (
     Classes,
     ImageTable,

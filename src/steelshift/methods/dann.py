@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
+from steelshift.errors import UsageError
 from steelshift.losses.domain import accuracy, adaptation_loss
 from steelshift.methods.method import Method, Start, Update
 from steelshift.nn.heads import discriminator
@@ -26,13 +27,21 @@ class DANN(Method):
         """Width of the discriminator's hidden layer."""
         dropout: float = 0.5
         """Dropout after the discriminator's hidden layer, 0 to 1."""
+        normalized: bool = True
+        """Whether the discriminator sees only the direction of features; the paper's sees their size too."""
         weight: float = 1.0
         """Strength of the reversed gradient at the end of the ramp, 0 or more."""
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.dropout < 1:
+                raise UsageError("knob_range", key="dropout", value=self.dropout, range="0 to 1")
+            if not self.weight >= 0:
+                raise UsageError("knob_range", key="weight", value=self.weight, range="0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start)
         self.knobs = knobs
-        self.adaptation_discriminator = discriminator(start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout)
+        self.adaptation_discriminator = discriminator(start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout, normalized=knobs.normalized)
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
         z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)

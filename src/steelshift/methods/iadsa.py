@@ -46,7 +46,7 @@ from steelshift.methods.method import Method, Start, Update
 from steelshift.methods.running import Mean, PairWeights, RunningMean
 from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import discriminator
-from steelshift.nn.normalization import encode_both
+from steelshift.nn.normalization import encode_both, use_line
 from steelshift.nn.reversal import ramp, reverse
 
 RECONSTRUCTED = 32
@@ -151,6 +151,8 @@ class IADSA(Method):
         """Width of the hidden layer of both discriminators."""
         dropout: float = 0.5
         """Dropout after that layer, 0 to 1."""
+        normalized: bool = True
+        """Whether the discriminators see only the direction of features; the text's see their size too."""
 
         def __post_init__(self) -> None:
             ranges = {
@@ -159,6 +161,8 @@ class IADSA(Method):
                 "t_min": (0 <= self.t_min <= 1, "0 to 1"),
                 "w_bounds": (0 <= self.w_bounds[0] <= self.w_bounds[1] <= 1, "0 to 1, the lower first"),
                 "dropout": (0 <= self.dropout < 1, "0 to 1"),
+                "difference_weight": (self.difference_weight >= 0, "0 or more"),
+                "reconstruction_weight": (self.reconstruction_weight >= 0, "0 or more"),
                 "averaging_decay": (0 <= self.averaging_decay < 1, "0 to 1"),
                 "adsa_steps": (min(self.adsa_steps) >= 0 and self.adsa_steps[4] > 0, "0 or more, the last at least 1"),
                 "adaptation_smoothing": (0 <= self.adaptation_smoothing <= 0.5, "0 to .5"),
@@ -175,9 +179,10 @@ class IADSA(Method):
         self.source_encoder = copy.deepcopy(start.encoder)
         self.target_encoder = copy.deepcopy(start.encoder)
         conditional = classes if knobs.adaptation == "cdan" else 1
-        self.adaptation_discriminator = discriminator(width * conditional, knobs.hidden, 1, dropout=knobs.dropout)
+        like = {"dropout": knobs.dropout, "normalized": knobs.normalized}
+        self.adaptation_discriminator = discriminator(width * conditional, knobs.hidden, 1, **like)
         kinds = 3 if knobs.separation_labels == "three_way" else 2
-        self.separation_discriminator = discriminator(width, knobs.hidden, kinds, dropout=knobs.dropout)
+        self.separation_discriminator = discriminator(width, knobs.hidden, kinds, **like)
         self.mean_task = RunningMean(knobs.mean_task_loss, start.epoch)
         self.mean_embedded = RunningMean(knobs.mean_embedded_loss, start.epoch)
         self.first_epoch = RunningMean("epoch_mean", start.epoch)
@@ -220,6 +225,7 @@ class IADSA(Method):
 
     def _claim9(self, source: SourceBatch, target: TargetBatch, strength: float) -> Iterator[Update]:
         """Three forward and backward passes in the order of the claim, features computed anew for each."""
+        use_line(self.shared_encoder, "source")
         z_cs = self.shared_encoder(source.images)
         class_loss, log = self._class_loss(z_cs, source.labels[CLASS])
         yield Update(class_loss, ("shared_encoder", "task_classifier", *self.learned_class), log)

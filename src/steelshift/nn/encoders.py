@@ -5,7 +5,7 @@ of four readings of where "the feature" is taken.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -16,6 +16,8 @@ from steelshift.errors import UsageError
 
 Feature = Literal["conv_bottleneck", "conv_flat", "fc7", "fc7_bottleneck"]
 BOTTLENECK = 256
+FAINT = 4.0
+"""Grey levels added to the spread of an image, so that the noise of an empty one is not blown up."""
 
 
 class Encoder(nn.Module):
@@ -35,7 +37,9 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (B, 1, S, S) in [0, 255] -> (B, width)."""
-        scaled = (images - 127.5) / 64.0  # grey values of steel have a spread of a quarter to a half of the range
+        # Each image by its own mean and spread: exposure and contrast differ from line to line and carry no class.
+        centred = images - images.mean((2, 3), keepdim=True)
+        scaled = centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
         return self.trunk(scaled.expand(-1, 3, -1, -1)).flatten(1)
 
 
@@ -55,7 +59,7 @@ def build_encoder(
     try:
         trunk = _alexnet(size, feature, weights) if name == "alexnet" else _other(name, weights)
         return Encoder(trunk, size)
-    except (RuntimeError, ValueError, OSError, KeyError, AssertionError) as error:
+    except (RuntimeError, ValueError, OSError, LookupError, AssertionError) as error:
         raise UsageError("encoder_does_not_fit", name=name, size=size, why=_first_line(error)) from error
 
 
@@ -66,7 +70,7 @@ def last_convolution(encoder: nn.Module) -> nn.Module:
 
 def _alexnet(size: int, feature: Feature, weights: str | Path | None) -> nn.Module:
     whole = torchvision.models.alexnet(weights=_downloadable("alexnet", weights))
-    _load(whole, weights)
+    _load(whole, weights, cut="classifier." if feature.startswith("conv") else "classifier.6.")
     layers: list[nn.Module] = [whole.features]
     with torch.no_grad():
         width = whole.features(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
@@ -95,12 +99,15 @@ def _initialize(module: nn.Module) -> None:
 def _other(name: str, weights: str | Path | None) -> nn.Module:
     if name in torchvision.models.list_models(module=torchvision.models):
         trunk = torchvision.models.get_model(name, weights=_downloadable(name, weights))
-        _load(trunk, weights)
-        *path, last = [key for key, module in trunk.named_modules() if isinstance(module, nn.Linear)][-1].split(".")
-        setattr(trunk.get_submodule(".".join(path)), last, nn.Identity())
+        classifying = [key for key, module in trunk.named_modules() if isinstance(module, nn.Linear)][-1]
+        _load(trunk, weights, cut=f"{classifying}.")
+        path, _, last = classifying.rpartition(".")
+        setattr(trunk.get_submodule(path), last, nn.Identity())
         return trunk
     if not timm.is_model(name):
         raise UsageError("encoder_unknown", name=name)
+    if weights == "torchvision":
+        raise ValueError(f"torchvision has no weights for {name}")
     trunk = timm.create_model(name, pretrained=False, num_classes=0)
     _load(trunk, weights)
     return trunk
@@ -110,22 +117,35 @@ def _downloadable(name: str, weights: str | Path | None) -> torchvision.models.W
     return torchvision.models.get_model_weights(name).DEFAULT if weights == "torchvision" else None
 
 
-def _load(model: nn.Module, weights: str | Path | None) -> None:
+def _load(model: nn.Module, weights: str | Path | None, cut: str | None = None) -> None:
+    """cut: beginning of the names of what is cut off anyway, which a file may lack."""
     if weights is None or weights == "torchvision":
         return
-    if str(weights).endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        state = load_file(weights)
-    else:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+    state = _read(weights)
     known = model.state_dict()
-    fitting = {key: value for key, value in state.items() if key in known and value.shape == known[key].shape}
-    missing = known.keys() - fitting.keys()
-    # A file may lack the classifying layer, which is cut off anyway, and nothing else.
-    if any(not key.startswith(("classifier.", "fc.", "head", "heads.")) for key in missing):
-        raise ValueError(f"{weights} has no fitting {sorted(missing)[0]}")
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if key in known and isinstance(value, Tensor) and value.shape == known[key].shape
+    }
+    missing = [key for key in sorted(known.keys() - fitting.keys()) if cut is None or not key.startswith(cut)]
+    if missing:
+        raise ValueError(f"{weights} has no fitting {missing[0]}")
     model.load_state_dict(fitting, strict=False)
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        if str(path).endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file from anywhere: whatever its reader raises, it is no use
+        raise ValueError(f"{path}: {_first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds no state dict")
+    return state
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Task classifier and discriminators."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from steelshift.errors import UsageError
 
@@ -10,8 +11,25 @@ def task_classifier(width: int, classes: int) -> nn.Linear:
     return nn.Linear(width, classes)
 
 
-def discriminator(width: int, hidden: int, outputs: int, *, dropout: float = 0.0) -> nn.Sequential:
-    """Two fully connected layers (the patent's D_a and D_p): width -> hidden -> outputs."""
+class UnitSpread(nn.Module):
+    """Features (B, F) brought to a mean square of 1 each, so that only their direction is left.
+
+    Without it an encoder escapes its discriminator by making features larger and larger: from random weights the
+    adaptation loss then grows without bound and the task is forgotten.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features.float(), dim=1) * features.shape[1] ** 0.5
+
+
+def discriminator(
+    width: int, hidden: int, outputs: int, *, dropout: float = 0.0, normalized: bool = True
+) -> nn.Sequential:
+    """Two fully connected layers (the patent's D_a and D_p): width -> hidden -> outputs.
+
+    normalized: whether features enter by their direction alone.
+    """
     if hidden < 1:
         raise UsageError("knob_range", key="hidden", value=hidden, range="1 or more")
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+    layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)]
+    return nn.Sequential(*([UnitSpread()] if normalized else []), *layers)

@@ -1,0 +1,560 @@
+import copy
+import functools
+import math
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from torch import nn
+
+from builders import CLASSES, SIDE, batches, tiny_encoder
+from steelshift.data.stream import CLASS
+from steelshift.errors import UsageError
+from steelshift.losses.domain import adaptation_loss, separation_loss
+from steelshift.methods import METHODS, dann, iadsa
+from steelshift.methods.method import Start
+from steelshift.nn.encoders import Encoder
+from steelshift.nn.heads import task_classifier
+from steelshift.nn.normalization import LineBatchNorm, arrange
+
+FEW = {"adsa_steps": (3, 1, 1, 1, 1)}
+VARIANTS = {name: (name, {}) for name in METHODS} | {
+    "iadsa claim9": ("iadsa", {"schedule": "claim9_sequential"}),
+    "iadsa adsa": ("iadsa", {"schedule": "adsa"} | FEW),
+    "iadsa minmax": ("iadsa", {"separation_game": "minmax"}),
+    "iadsa claim9 minmax": ("iadsa", {"schedule": "claim9_sequential", "separation_game": "minmax"}),
+    "iadsa learned": ("iadsa", {"class_weight": "uncertainty", "adaptation_weight": "uncertainty"}),
+    "iadsa dwa": ("iadsa", {"class_weight": "dwa", "adaptation_weight": "dwa"}),
+    "iadsa means": ("iadsa", {"mean_task_loss": "ema", "mean_embedded_loss": "ema"}),
+    "iadsa average": ("iadsa", {"averaging": "ema", "averaging_decay": 0.5}),
+    "iadsa cdan": ("iadsa", {"adaptation": "cdan"}),
+    "iadsa inverted": ("iadsa", {"adaptation": "inverted"}),
+    "iadsa per sample": ("iadsa", {"class_weight": "per_sample", "negative": "all_pairs"}),
+    "iadsa reconstruction": ("iadsa", {"separation_aux": "difference+recon"}),
+    "iadsa reconstruction claim9": ("iadsa", {"separation_aux": "difference+recon", "schedule": "claim9_sequential"}),
+}
+ADVERSARIAL = [name for name in VARIANTS if name not in ("source_only", "oracle")]
+
+
+def build(name, knobs=None, encoder=None, normalization="joint", epoch=2, seed=1):
+    encoder = encoder or tiny_encoder()
+    torch.manual_seed(seed)
+    method = METHODS[name]
+    start = Start(encoder, task_classifier(encoder.width, CLASSES), normalization, epoch)
+    small = {"hidden": 16} if "hidden" in {field.name for field in fields(method.Knobs)} else {}
+    return method(start, method.Knobs(**small | (knobs or {}))).train()
+
+
+def variant(name, **options):
+    method, knobs = VARIANTS[name]
+    return build(method, knobs, **options)
+
+
+def walk(method, steps, *, first=0, autocast=False, rate=0.02, count=8, labels=None):
+    """The loop in small: yields every update after its backward pass and before its step, with its step number."""
+    optimizers = {
+        name: torch.optim.SGD(moving, rate)
+        for name, child in method.named_children()
+        if (moving := [parameter for parameter in child.parameters() if parameter.requires_grad])
+    }
+    for step in range(first, first + steps):
+        torch.manual_seed(step)
+        source, target = batches(step, count, labels)
+        updates = method.updates(source, target if method.sees_target else None, step / 20)
+        while True:
+            with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+                update = next(updates, None)
+            if update is None:
+                break
+            for child in method.children():
+                child.zero_grad(set_to_none=True)
+            update.loss.backward()
+            assert update.loss.isfinite() and update.loss.shape == ()
+            yield step, update
+            for name in update.moves:
+                nn.utils.clip_grad_norm_(method.get_submodule(name).parameters(), 5.0)
+                optimizers[name].step()
+
+
+def train(method, steps, **options):
+    """All logs, one dict a step."""
+    logs = {}
+    for step, update in walk(method, steps, **options):
+        logs.setdefault(step, {}).update(update.log)
+    return [{key: float(value) for key, value in log.items()} for log in logs.values()]
+
+
+def weights(module):
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def parameters(module):
+    return {key: value.detach().clone() for key, value in module.named_parameters()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def deployed(method):
+    encoder, classifier = method.deployed()
+    return torch.cat([value.detach().flatten() for module in (encoder, classifier) for value in module.parameters()])
+
+
+# Every method.
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_update_moves_exactly_what_it_names(name):
+    method = variant(name)
+    # The average moves by itself, after the updates of a step.
+    children = {key: child for key, child in method.named_children() if not key.startswith("averaged")}
+    before, moves, moved = {key: parameters(child) for key, child in children.items()}, (), set()
+
+    def check():
+        for key, child in children.items():
+            now = parameters(child)
+            assert equal(now, before[key]) == (key not in moves or not now), key
+            before[key] = now
+
+    for _, update in walk(method, 2, first=3):
+        if moves:
+            check()
+        moves = update.moves
+        moved |= set(moves)
+        assert set(moves) <= children.keys() and len(set(moves)) == len(moves)
+        for key in moves:
+            for parameter in children[key].parameters():
+                assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
+        for value in update.log.values():
+            assert not value.requires_grad and value.shape == ()
+    check()
+    unmoved = set() if "learned" in name else {"class_pair", "adaptation_pair"}
+    assert moved == {key for key, child in children.items() if list(child.parameters()) and key not in unmoved}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_no_method_moves_its_encoder_as_source_only_does(name):
+    plain, other = build("source_only"), variant(name)
+    assert torch.equal(deployed(plain), deployed(other))
+    for method in (plain, other):
+        train(method, 3)
+    start = parameters(build("source_only").shared_encoder)
+    for key, value in plain.shared_encoder.named_parameters():
+        step = (value - start[key]).norm()
+        difference = (value - other.shared_encoder.get_parameter(key)).norm()
+        assert step > 0 and difference > 1e-4 * step, key
+
+
+def test_the_oracle_is_source_only_under_another_name():
+    plain, oracle = build("source_only"), build("oracle")
+    train(plain, 3)
+    train(oracle, 3)
+    assert torch.equal(deployed(plain), deployed(oracle))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 0, 0, 1, 1, 1, 1, 0],
+        [2] * 8,
+        [0, 1, 2, -1, -1, -1, 0, 1],
+        [0, 1, 2, -1, -1, -1, -1, -1],
+        [1, -1, -1, -1, -1, -1, -1, -1],
+    ],
+    ids=["a class is missing", "one class", "some unknown", "no class twice", "one label"],
+)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_odd_batches_are_survived(name, labels):
+    method = variant(name)
+    logs = train(method, 3, labels=labels)
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    assert deployed(method).isfinite().all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_training_runs_under_bf16_autocast(name):
+    method = variant(name)
+    logs = train(method, 4, autocast=True)
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    assert all(value.dtype != torch.bfloat16 for value in method.state_dict().values())
+    exact = train(variant(name), 4)
+    assert logs[0]["L_task"] == pytest.approx(exact[0]["L_task"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_is_deployed_classifies(name):
+    method = variant(name)
+    train(method, 2)
+    encoder, classifier = method.deployed()
+    assert isinstance(encoder, Encoder) and isinstance(classifier, nn.Linear)
+    with torch.no_grad():
+        assert classifier.eval()(encoder.eval()(batches(0)[1].images)).shape == (8, CLASSES)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nothing_is_remembered_outside_of_the_state(name):
+    method = variant(name)
+    train(method, 5)
+    fresh = variant(name, encoder=tiny_encoder(seed=9), seed=8)
+    fresh.load_state_dict(copy.deepcopy(method.state_dict()), strict=True)
+    assert train(method, 2, first=5) == train(fresh, 2, first=5)
+    assert equal(weights(method), weights(fresh))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_training_repeats_itself(name):
+    first, second = variant(name), variant(name)
+    assert train(first, 3) == train(second, 3)
+    assert equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_training_lowers_the_task_loss(name):
+    logs = train(variant(name), 40, rate=0.05, count=12)
+    assert sum(log["L_task"] for log in logs[-5:]) < 0.8 * sum(log["L_task"] for log in logs[:5])
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_the_target_line_matters_but_its_truth_is_nowhere(name):
+    method, other = variant(name), variant(name)
+    for one, step in ((method, 0), (other, 1)):
+        source, target = batches(0)[0], batches(step)[1]
+        optimizer = torch.optim.SGD(one.parameters(), 0.02)
+        torch.manual_seed(0)
+        for update in one.updates(source, target, 0.5):
+            optimizer.zero_grad()
+            update.loss.backward()
+            optimizer.step()
+    assert not torch.equal(method.shared_encoder.trunk[0].weight, other.shared_encoder.trunk[0].weight)
+
+
+# The adversarial gradient.
+
+
+def encoder_gradient(method, progress):
+    torch.manual_seed(0)
+    source, target = batches(0)
+    update = next(method.updates(source, target, progress))
+    method.zero_grad(set_to_none=True)
+    update.loss.backward()
+    found = {}
+    for name in ("shared_encoder", "adaptation_discriminator"):
+        found[name] = torch.cat([parameter.grad.flatten() for parameter in method.get_submodule(name).parameters()])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "weighted", "progress", "strength"),
+    [
+        ("dann", dann, lambda weight: {"weight": weight}, 0.1, 0.4621),
+        ("dann", dann, lambda weight: {"weight": 3 * weight}, 0.25, 3 * 0.8483),
+        ("iadsa", iadsa, lambda w: {"adaptation_weight": "fixed", "fixed_weights": (w, 0.05)}, 0.1, 0.4621),
+        ("iadsa", iadsa, lambda w: {"adaptation_weight": "fixed", "fixed_weights": (w, 0.0), "ramp": False}, 0.1, 1.0),
+        ("adsa", iadsa, lambda w: {"fixed_weights": (w, 0.05)}, 0.25, 0.8483),
+    ],
+)
+def test_reversal_negates_what_adaptation_asks_of_the_encoder(monkeypatch, name, module, weighted, progress, strength):
+    def gradient(weight):
+        return encoder_gradient(build(name, {"dropout": 0.0} | weighted(weight)), progress)
+
+    without, reversed_ = gradient(0.0), gradient(1.0)
+    monkeypatch.setattr(module, "reverse", lambda features, strength: features)
+    plain = gradient(1.0)
+    asked = (plain["shared_encoder"] - without["shared_encoder"]).double()
+    given = (reversed_["shared_encoder"] - without["shared_encoder"]).double()
+    assert asked.norm() > 1e-4
+    assert torch.allclose(given, -strength * asked, atol=float(asked.norm()) * 1e-3)
+    assert torch.allclose(plain["adaptation_discriminator"], reversed_["adaptation_discriminator"], atol=1e-6)
+
+
+def test_inverted_labels_pull_the_encoder_the_same_way_as_reversal():
+    knobs = {"dropout": 0.0, "ramp": False, "adaptation_weight": "fixed"}
+
+    def gradient(kind, weight):
+        return encoder_gradient(build("iadsa", knobs | {"adaptation": kind, "fixed_weights": (weight, 0.0)}), 0.0)
+
+    pulls = [
+        gradient(kind, 1.0)["shared_encoder"] - gradient(kind, 0.0)["shared_encoder"]
+        for kind in ("cross_entropy", "inverted")
+    ]
+    assert torch.cosine_similarity(*pulls, dim=0) > 0.9
+
+
+@pytest.mark.parametrize("literal", [False, True])
+def test_omega_reaches_the_discriminator_only_where_the_table_is_taken_literally(literal):
+    def gradient(omega):
+        weights = {"adaptation_weight": "fixed", "fixed_weights": (omega, 0.05), "omega_on_discriminator": literal}
+        return encoder_gradient(build("iadsa", {"dropout": 0.0} | weights), 0.5)
+
+    one, half = gradient(1.0), gradient(0.5)
+    share = 0.5 if literal else 1.0
+    assert torch.allclose(half["adaptation_discriminator"], share * one["adaptation_discriminator"], atol=1e-6)
+
+
+def adaptation_of(method, step):
+    """L_adapt of a method on the batches of a step, computed here."""
+    with torch.no_grad():
+        shared = [method.shared_encoder(batch.images) for batch in batches(step)]
+        smoothing = getattr(method.knobs, "adaptation_smoothing", 0.0)
+        return adaptation_loss(*map(method.adaptation_discriminator, shared), smoothing).item()
+
+
+def separation_of(method, step):
+    """L_sep likewise."""
+    source, target = batches(step)
+    with torch.no_grad():
+        features = [method.shared_encoder(images) for images in (source.images, target.images)]
+        features += [method.source_encoder(source.images), method.target_encoder(target.images)]
+        return separation_loss(method.separation_discriminator(torch.cat(features)), 8).item()
+
+
+def change(method, child, value):
+    """By how much a small step of one child alone, down the gradient that an update left, changes a value."""
+    gradients = [parameter.grad for parameter in method.get_submodule(child).parameters()]
+    tried = copy.deepcopy(method)
+    with torch.no_grad():
+        for parameter, slope in zip(tried.get_submodule(child).parameters(), gradients, strict=True):
+            parameter -= 1e-2 * slope / sum(float(each.norm()) for each in gradients)
+    return value(tried) - value(method)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "claim9_sequential", "adsa"])
+@pytest.mark.parametrize("game", ["coop", "minmax"])
+def test_the_separation_discriminator_descends_or_ascends(schedule, game):
+    method = build("iadsa", {"dropout": 0.0, "separation_game": game, "schedule": schedule} | FEW)
+    changes = []
+    for step, update in walk(method, 4, rate=0.1):
+        if "separation_discriminator" in update.moves:
+            changes.append(change(method, "separation_discriminator", lambda m, step=step: separation_of(m, step)))
+            if game == "minmax":
+                assert update.moves == ("separation_discriminator",)
+                assert all(parameter.grad is None for parameter in method.shared_encoder.parameters())
+    assert len(changes) == 4
+    assert all(each > 0 if game == "minmax" else each < 0 for each in changes)
+
+
+@pytest.mark.parametrize("name", ["dann", "adsa", "iadsa", "iadsa claim9", "iadsa adsa", "iadsa inverted"])
+def test_the_adaptation_discriminator_descends(name):
+    method, knobs = VARIANTS[name]
+    method = build(method, knobs | {"dropout": 0.0})
+    changes = [
+        change(method, "adaptation_discriminator", lambda m, step=step: adaptation_of(m, step))
+        for step, update in walk(method, 4, rate=0.1)
+        if "adaptation_discriminator" in update.moves
+    ]
+    assert len(changes) >= 4 and all(each < 0 for each in changes)
+
+
+def test_adsa_takes_the_steps_of_its_authors():
+    moves = [update.moves for _, update in walk(build("iadsa", {"schedule": "adsa"}), 1)]
+    assert moves[:40] == [("adaptation_discriminator",)] * 40
+    assert moves[40:42] == [("separation_discriminator",)] * 2
+    assert moves[42:46] == [("shared_encoder",)] * 4
+    assert moves[46:48] == [("shared_encoder", "source_encoder", "target_encoder")] * 2
+    assert moves[48:] == [("shared_encoder", "task_classifier", "source_encoder", "target_encoder")]
+    knobs = METHODS["adsa"].Knobs()
+    assert (knobs.embedding, knobs.adaptation_weight, knobs.fixed_weights) == ("none", "fixed", (1.0, 0.05))
+    assert (knobs.adaptation_smoothing, knobs.separation_smoothing) == (0.1, 0.2)
+
+
+def test_claim9_takes_three_updates_in_the_order_of_the_claim():
+    moves = [update.moves for _, update in walk(build("iadsa", {"schedule": "claim9_sequential"}), 1)]
+    assert moves == [
+        ("shared_encoder", "task_classifier"),
+        ("shared_encoder", "adaptation_discriminator"),
+        ("shared_encoder", "source_encoder", "target_encoder", "separation_discriminator"),
+    ]
+
+
+# Normalization by line.
+
+
+@pytest.mark.parametrize("name", [name for name in ADVERSARIAL if name != "iadsa reconstruction"])
+@pytest.mark.parametrize("kind", ["joint", "separate", "domain-specific"])
+def test_methods_run_with_every_normalization(name, kind):
+    encoder = tiny_encoder(normalized=True)
+    arrange(encoder, kind, "tiny")
+    method = variant(name, encoder=encoder, normalization=kind)
+    train(method, 2)
+    assert deployed(method).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_layers_of_a_line_see_that_line_alone(name):
+    encoder = tiny_encoder(normalized=True)
+    arrange(encoder, "domain-specific", "tiny")
+    method = variant(name, encoder=encoder, normalization="domain-specific")
+    shown, used = [], []
+    # The source line of these batches is the brighter one.
+    method.shared_encoder.register_forward_pre_hook(
+        lambda _, values: shown.append("source" if values[0].detach().mean() > 120 else "target")
+    )
+    for module in method.shared_encoder.modules():
+        if isinstance(module, LineBatchNorm):
+            for line in ("source", "target"):
+                getattr(module, line).register_forward_pre_hook(lambda *_, line=line: used.append((line, shown[-1])))
+    train(method, 2)
+    assert set(used) == {("source", "source"), ("target", "target")}
+
+
+# IADSA's first step and its knobs.
+
+
+def test_the_first_step_is_what_the_text_expects():
+    [log] = train(build("iadsa", {"hidden": 1024}, epoch=5), 1)
+    assert abs(log["L_adapt"] - math.log(2)) < 0.05
+    assert 1.0 < log["L_sep"] < 1.15
+    assert log["lambda"] == 1 and log["w"] == 1
+    assert log["omega_a"] == pytest.approx(0.387, abs=0.02) and log["omega_p"] == pytest.approx(1 - log["omega_a"])
+
+
+def test_weights_wake_up_after_the_first_epoch():
+    logs = train(build("iadsa", {"dropout": 0.0}, epoch=3), 8)
+    assert [log["lambda"] for log in logs[:3]] == [1, 1, 1] and [log["w"] for log in logs[:3]] == [1, 1, 1]
+    assert logs[3]["lambda"] == pytest.approx(0.5, abs=1e-5)
+    mean = sum(log["L_embedded"] for log in logs[:3]) / 3
+    assert logs[3]["w"] == pytest.approx(min(0.9, max(0.1, math.exp(-1 / mean))), abs=1e-5)
+    assert 0 < logs[6]["lambda"] < 1 and logs[6]["lambda"] != logs[3]["lambda"]
+
+
+NEAREST, FARTHEST = {"negative": "nearest"}, {"positive": "farthest"}
+"""What leaves no draw to chance, so that a changed choice, and no changed draw, makes the difference."""
+# Knob, value, and the other knobs without which it says nothing.
+CHANGES = [
+    ("schedule", "claim9_sequential", {}), ("schedule", "adsa", FEW),
+    ("adsa_steps", (2, 1, 1, 1, 1), {"schedule": "adsa"}),
+    ("embedding", "linear", {}), ("embedding", "none", {}),
+    ("pull", 1.0, {}), ("pull", "auto", {"pull": 0.5}),
+    ("mean_task_loss", "ema", {}), ("mean_task_loss", "batch", {}),
+    ("t_min", 1.0, {}),
+    ("positive", "farthest", NEAREST), ("positive", "centroid", NEAREST),
+    ("negative", "nearest", FARTHEST), ("negative", "semihard", FARTHEST), ("negative", "all_pairs", FARTHEST),
+    ("negative", "semihard", FARTHEST | NEAREST), ("negative", "semihard", NEAREST | {"positive": "centroid"}),
+    ("invalid", "drop", NEAREST | FARTHEST), ("detach_features", True, {}),
+    *[("class_weight", kind, {}) for kind in
+      ("loss_ratio", "inverse_ratio", "exp_neg", "per_sample", "uncertainty", "dwa", "sum")],
+    ("beta", 0.5, {}), ("beta", 0.5, {"adaptation_weight": "hdml", "embedding": "none"}),
+    ("mean_embedded_loss", "ema", {}), ("mean_embedded_loss", "batch", {}), ("w_bounds", (0.7, 0.8), {}),
+    *[("adaptation", kind, {}) for kind in ("value_function", "inverted", "cdan")],
+    ("adaptation_smoothing", 0.1, {}),
+    ("separation_game", "minmax", {}), ("separation_labels", "two_way", {}), ("separation_reduction", "per_term", {}),
+    ("separation_smoothing", 0.2, {}),
+    ("separation_aux", "difference", {}), ("separation_aux", "difference+recon", {}),
+    ("difference_weight", 0.5, {"separation_aux": "difference"}),
+    ("reconstruction_weight", 0.5, {"separation_aux": "difference+recon"}),
+    *[("adaptation_weight", kind, {}) for kind in ("hdml", "daan", "uncertainty", "dwa", "fixed")],
+    ("adaptation_control", "adaptation", {"adaptation_weight": "hdml"}),
+    ("fixed_weights", (1.0, 0.5), {"adaptation_weight": "fixed"}),
+    ("fixed_weights", (0.5, 0.05), {"adaptation_weight": "fixed"}),
+    ("weight_total", 2.0, {}), ("ramp", False, {}), ("omega_on_discriminator", True, {}),
+    ("averaging", "ema", {}), ("averaging_decay", 0.5, {"averaging": "ema"}),
+    ("hidden", 12, {}), ("dropout", 0.4, {}),
+]  # fmt: skip
+
+
+def named_values(hint):
+    """Every value that a type lists."""
+    if hint is bool:
+        return {True, False}
+    if get_origin(hint) is Literal:
+        return set(get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return set().union(*map(named_values, get_args(hint)))
+    return set()
+
+
+def test_every_value_of_every_knob_is_tried():
+    knobs = METHODS["iadsa"].Knobs
+    hints, default = get_type_hints(knobs), knobs()
+    tried = {}
+    for name, value, _ in CHANGES:
+        tried.setdefault(name, set()).add(value)
+    assert tried.keys() == {field.name for field in fields(knobs)}
+    for name, values in tried.items():
+        assert named_values(hints[name]) - {getattr(default, name)} <= values, name
+        assert values - {getattr(default, name)}, name
+    assert any(named_values(hint) for hint in hints.values())
+
+
+@functools.cache
+def six_steps(knobs):
+    method = build("iadsa", {"dropout": 0.0} | dict(knobs))
+    logs = train(method, 6, count=12, rate=0.1)
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    return deployed(method)
+
+
+@pytest.mark.parametrize(("name", "value", "others"), CHANGES, ids=[f"{change[0]}={change[1]}" for change in CHANGES])
+def test_every_value_of_a_knob_trains_and_makes_a_difference(name, value, others):
+    base = six_steps(tuple(others.items()))
+    changed = six_steps(tuple((others | {name: value}).items()))
+    assert changed.isfinite().all()
+    start = deployed(build("iadsa"))
+    assert (changed - start).norm() > 0 and (changed - base).norm() > 1e-4 * (base - start).norm()
+
+
+WRONG = [
+    ("iadsa", {"pull": 0.0}), ("iadsa", {"pull": -1.0}), ("iadsa", {"pull": math.nan}), ("iadsa", {"beta": 0.0}),
+    ("iadsa", {"t_min": -0.1}), ("iadsa", {"t_min": 1.1}), ("iadsa", {"w_bounds": (0.9, 0.1)}),
+    ("iadsa", {"w_bounds": (-0.1, 0.5)}), ("iadsa", {"w_bounds": (0.5, 1.5)}), ("iadsa", {"dropout": 1.0}),
+    ("iadsa", {"dropout": -0.1}), ("iadsa", {"averaging_decay": 1.0}), ("iadsa", {"averaging_decay": -0.1}),
+    ("iadsa", {"adsa_steps": (40, 2, 4, 2, 0)}), ("iadsa", {"adsa_steps": (-1, 2, 4, 2, 1)}),
+    ("iadsa", {"adaptation_smoothing": 0.6}), ("iadsa", {"separation_smoothing": -0.1}), ("iadsa", {"hidden": 0}),
+    ("iadsa", {"difference_weight": -1.0}), ("iadsa", {"reconstruction_weight": -1.0}),
+    ("adsa", {"adaptation_smoothing": 0.6}), ("adsa", {"dropout": 1.0}),
+    ("dann", {"dropout": 1.5}), ("dann", {"dropout": -0.1}), ("dann", {"weight": -1.0}), ("dann", {"hidden": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "knobs"), WRONG, ids=[f"{name} {knobs}" for name, knobs in WRONG])
+def test_knobs_out_of_range_are_refused_by_name(name, knobs):
+    with pytest.raises(UsageError) as caught:
+        build(name, knobs)
+    assert caught.value.key == "knob_range" and next(iter(knobs)) in str(caught.value)
+
+
+def test_knobs_are_frozen_and_carry_over():
+    knobs = METHODS["iadsa"].Knobs(pull=2.0)
+    with pytest.raises(AttributeError):
+        knobs.pull = 3.0
+    assert replace(knobs, beta=2.0).pull == 2.0
+    with pytest.raises(UsageError):
+        replace(knobs, beta=-2.0)
+
+
+def test_the_average_follows_the_trained_network():
+    method = build("iadsa", {"averaging": "ema", "averaging_decay": 0.75})
+    average = parameters(method.shared_encoder)
+    for _ in range(1):
+        train(method, 1)
+        for key, value in method.shared_encoder.named_parameters():
+            wanted = 0.75 * average[key] + 0.25 * value
+            assert torch.allclose(method.averaged_encoder.get_parameter(key), wanted, atol=1e-7)
+    assert method.deployed()[0] is method.averaged_encoder
+    assert not any(parameter.requires_grad for parameter in method.averaged_encoder.parameters())
+
+
+def test_private_encoders_begin_as_the_shared_one_and_part_from_it():
+    method = build("iadsa")
+    images = torch.rand(2, 1, SIDE, SIDE) * 255
+    shared, private = method.shared_encoder, (method.source_encoder, method.target_encoder)
+    assert all(torch.equal(shared(images), each(images)) for each in private)
+    train(method, 3)
+    assert not any(torch.equal(shared(images), each(images)) for each in private)
+    assert not torch.equal(private[0](images), private[1](images))
+
+
+def test_embedded_samples_never_come_from_the_target(monkeypatch):
+    seen = []
+    mine = iadsa.mine
+    monkeypatch.setattr(iadsa, "mine", lambda features, *rest: seen.append(features) or mine(features, *rest))
+    method = build("iadsa")
+    source, target = batches(0, labels=[0, 1, 2, 0, 1, 2, 0, 1])
+    next(method.updates(source, target, 0.0))
+    [features] = seen
+    assert torch.allclose(features, method.shared_encoder(source.images), atol=1e-5)
+    assert source.labels[CLASS].shape == (8,)

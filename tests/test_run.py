@@ -1,0 +1,325 @@
+"""Whole runs: what they leave, that labels of the target change nothing, that they continue bit for bit."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from lines import tiny_config, tiny_lines
+from steelshift import adapt
+from steelshift.adapt import fit, render_again
+from steelshift.errors import Interrupted, RunFailed, UsageError
+from steelshift.judging import evaluate
+from steelshift.methods import METHODS, SourceOnly
+from steelshift.training import checkpoint, loop
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_lines(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run to the end, with the oracle."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    fit(tiny_config(lines, run, oracle=True))
+    return run
+
+
+def digests(run: Path) -> dict[str, str]:
+    """sha256 of every file of a run but its cache."""
+    files = sorted(path for path in run.rglob("*") if path.is_file() and "cache" not in path.parts)
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def weights(run: Path) -> str:
+    return hashlib.sha256((run / "inspector" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_run_leaves_what_it_promises(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "env.json", "data.lock.json", "metrics.jsonl", "inspector", "report.html"} <= names
+    assert "judging" not in names and "candidates" not in names
+    report = json.loads((finished / "report.json").read_text())
+    target = report["target"]
+    for key in ("source_only", "selected", "last", "peeked", "oracle"):
+        assert 0 <= target[key] <= 1
+    assert target["peeked"] == max(target["by_step"]) >= target["selected"]
+    assert target["last"] == target["by_step"][-1]
+    assert report["selection"] == "information_maximization"
+    assert report["selected_step"] in report["candidates"]["step"] == [2, 4, 6]
+    assert report["seconds"] > 0
+
+
+def test_evaluate_agrees_with_the_report(finished: Path, lines: Path) -> None:
+    target = json.loads((finished / "report.json").read_text())["target"]
+    scores = evaluate(finished, (lines / "target",), None, "test")
+    assert scores["mean_class_accuracy"] == target["selected"]
+    assert scores["n"] == target["n"]
+    assert scores["confusion"] == target["details"]["selected"]["confusion"]
+    assert evaluate(finished, (lines / "target",), None, "all")["n"] == 84
+
+
+def test_first_step_is_as_the_patent_says(finished: Path) -> None:
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    first = next(record for record in records if record["phase"] == "iadsa")
+    assert first["L_adapt"] == pytest.approx(np.log(2), abs=0.05)
+    assert 1.0 < first["L_sep"] < 1.15
+    assert first["lambda"] == 1.0 and first["w"] == 1.0
+    assert first["omega_a"] == pytest.approx(first["L_adapt"] / (first["L_adapt"] + first["L_sep"]), abs=0.05)
+
+
+@pytest.mark.parametrize("change", ["permuted", "renamed", "deleted"])
+def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: Path, change: str) -> None:
+    """The same place holds the same images under other labels, or under none."""
+    (tmp_path / "a").mkdir()
+    target = tmp_path / "target"
+    reports = []
+    for name in ("before", "after"):
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(lines / "target", target)
+        if name == "after":
+            relabel(target, change)
+        # config.yaml names the folder of the run no more than that of the target: both runs lie in the same place
+        run = tmp_path / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        fit(dataclasses.replace(tiny_config(lines, run, oracle=True), target=(target,)))
+        reports.append((digests(run), json.loads((run / "report.json").read_text()), page(run)))
+    (files, report, html), (files_after, report_after, html_after) = reports
+    for name in ("report.json", "report.html"):
+        del files[name], files_after[name]
+    assert files == files_after
+    assert any(name.startswith("checkpoints/iadsa") for name in files)
+    assert (report.pop("target", None) != report_after.pop("target", None)) == (change != "same")
+    del report["seconds"], report_after["seconds"]
+    assert report == report_after
+    assert html == html_after
+
+
+def relabel(target: Path, change: str) -> None:
+    folders = sorted(path for path in target.iterdir() if path.is_dir())
+    if change == "permuted":
+        for folder in folders:
+            folder.rename(target / f"{folder.name}.moving")
+        for folder, other in zip(folders, folders[1:] + folders[:1], strict=True):
+            (target / f"{folder.name}.moving").rename(other)
+    elif change == "renamed":
+        for number, folder in enumerate(folders):
+            folder.rename(target / f"缺陷 {number}")
+    else:
+        for number, path in enumerate(sorted(target.rglob("*.png"), reverse=True)):
+            path.rename(target / f"{number}.png")
+        for folder in folders:
+            folder.rmdir()
+
+
+def page(run: Path) -> str:
+    """The report without its judged section."""
+    before, _, rest = (run / "report.html").read_text(encoding="utf-8").partition('<section id="judged"')
+    return before + rest.partition("</section>")[2]
+
+
+def test_labels_are_opened_only_after_the_inspector_is_written(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    opened = []
+
+    def watching(config, read, original=adapt.open_target_labels):
+        opened.append((run / "inspector" / "SHA256SUMS").exists())
+        return original(config, read)
+
+    monkeypatch.setattr(adapt, "open_target_labels", watching)
+    fit(tiny_config(lines, run))
+    assert opened == [True]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_resumed_equals_uninterrupted(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    config = tiny_config(lines, tmp_path / "whole", method=method, cache=tmp_path / "cache")
+    fit(config)
+    broken = dataclasses.replace(config, out=tmp_path / "broken")
+    saves = 0
+    original = checkpoint.Checkpoints.save
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, progress, *rest):
+        nonlocal saves
+        saves += 1
+        if saves % 3 == 0:  # sometimes before the save, sometimes after
+            if saves % 2:
+                original(self, progress, *rest)
+            raise Killed
+        original(self, progress, *rest)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", dying)
+    for _attempt in range(40):
+        try:
+            fit(broken, resume=True)
+            break
+        except Killed:
+            continue
+    assert saves > 3
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(lines: Path, tmp_path: Path, finished: Path) -> None:
+    fit(tiny_config(lines, tmp_path / "again", oracle=True))
+    assert weights(tmp_path / "again") == weights(finished)
+    fit(tiny_config(lines, tmp_path / "other", oracle=False, seed=1))
+    assert weights(tmp_path / "other") != weights(finished)
+
+
+def test_resuming_a_finished_run_does_nothing(finished: Path, lines: Path) -> None:
+    before = digests(finished)
+    fit(tiny_config(lines, finished, oracle=True), resume=True)
+    assert digests(finished) == before
+
+
+def test_resuming_with_another_option_names_it(finished: Path, lines: Path) -> None:
+    with pytest.raises(UsageError, match="steps"):
+        fit(tiny_config(lines, finished, oracle=True, steps=7), resume=True)
+    with pytest.raises(UsageError, match="--resume"):
+        fit(tiny_config(lines, finished, oracle=True))
+
+
+def test_a_folder_of_other_files_is_left_alone(lines: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not a run"):
+        fit(tiny_config(lines, tmp_path), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_report_is_rendered_again_to_the_same_bytes(finished: Path) -> None:
+    before = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    render_again(finished)
+    assert (finished / "report.html").read_bytes() == before
+
+
+def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same(
+    lines: Path, tmp_path: Path, finished: Path
+) -> None:
+    run = tmp_path / "run"
+    config = tiny_config(lines, run, oracle=True)
+
+    def interrupt() -> None:
+        while not (run / "checkpoints" / "iadsa").exists():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+
+    # A thread cannot run the handler: raise_signal makes the main thread do it between two steps.
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Interrupted) as stopped:
+        fit(config)
+    thread.join()
+    assert stopped.value.exit_code == 143
+    fit(config, resume=True)
+    assert weights(run) == weights(finished)
+
+
+class Spoiled(SourceOnly):
+    """Source only whose loss is not a number at one step, as often as `times` says."""
+
+    times = 1
+
+    def updates(self, source, target, progress):
+        for update in super().updates(source, target, progress):
+            if progress == 0.5 and type(self).times > 0:
+                type(self).times -= 1
+                update = dataclasses.replace(update, loss=update.loss * torch.nan)
+            yield update
+
+
+def test_a_loss_that_is_not_a_number_is_rolled_back(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "dann", Spoiled)
+    monkeypatch.setattr(Spoiled, "times", 1)
+    fit(tiny_config(lines, tmp_path / "run", method="dann"))
+    records = sorted((tmp_path / "run" / "checkpoints" / "dann").glob("*.json"))
+    assert json.loads(records[-1].read_text())["lr_scale"] == 0.5
+    model = safetensors.torch.load_file(tmp_path / "run" / "inspector" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in model.values())
+
+
+def test_a_loss_that_stays_no_number_fails_clearly(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "dann", Spoiled)
+    monkeypatch.setattr(Spoiled, "times", 100)
+    with pytest.raises(RunFailed, match="not finite"):
+        fit(tiny_config(lines, tmp_path / "run", method="dann"))
+    assert Spoiled.times == 100 - 1 - loop.MOST_ROLLBACKS
+    assert not (tmp_path / "run" / "inspector").exists()
+
+
+def test_a_disk_that_is_full_leaves_the_old_checkpoint(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    run = tmp_path / "run"
+    from steelshift import files
+
+    original = files.os.fsync
+    calls = 0
+
+    def full(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 25:
+            raise OSError(28, "No space left on device")
+        original(handle)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    config = tiny_config(lines, run, oracle=True)
+    with pytest.raises(RunFailed, match="No space left"):
+        fit(config)
+    assert not list(run.rglob("*.tmp"))
+    fit(config, resume=True)
+    assert weights(run) == weights(finished)
+
+
+def test_a_rotten_checkpoint_falls_back_to_the_one_before(lines: Path, tmp_path: Path, finished: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "report.json").unlink()
+    shutil.rmtree(run / "inspector")
+    newest = sorted((run / "checkpoints" / "iadsa").glob("*.safetensors"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    shutil.rmtree(run / "checkpoints" / "source_only")
+    fit(tiny_config(lines, run, oracle=True), resume=True)
+    assert weights(run) == weights(finished)
+
+
+def test_the_inspector_of_a_run_knows_nothing_of_where_it_was_made(finished: Path) -> None:
+    for path in (finished / "inspector").rglob("*"):
+        if path.is_file():
+            assert str(finished.parent).encode() not in path.read_bytes()
+
+
+def test_kill_minus_nine(lines: Path, tmp_path: Path, finished: Path) -> None:
+    """A small version of scripts/prove_resume.py: a few real kills of a real process."""
+    command = [sys.executable, "scripts/prove_resume.py", "--kills", "3", "--work", str(tmp_path), "--steps", "8"]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "0 failed" in done.stdout

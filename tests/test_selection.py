@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn import metrics as sklearn
+
+from steelshift.selection.calibration import review_threshold, temperature
+from steelshift.selection.metrics import mean_class_accuracy, rate, scores
+from steelshift.selection.validators import choose, entropy, information_maximization, proxy_a_distance
+
+NAMES = ("crack", "inclusion", "qualified", "scratch")
+
+
+def guesses(seed, count=200, absent=()):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice([label for label in range(4) if label not in absent], count)
+    return truth, np.where(rng.random(count) < 0.7, truth, rng.integers(0, 4, count))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("absent", [(), (1,), (0, 3)])
+def test_scores_agree_with_scikit_learn(seed, absent):
+    truth, predicted = guesses(seed, absent=absent)
+    found = scores(truth, predicted, NAMES, None)
+    present = np.unique(truth)
+    assert found["n"] == 200
+    assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(truth, predicted))
+    recall = sklearn.recall_score(truth, predicted, labels=present, average=None)
+    assert found["mean_class_accuracy"] == pytest.approx(recall.mean())
+    assert found["mean_class_accuracy"] == pytest.approx(mean_class_accuracy(truth, predicted))
+    f1 = sklearn.f1_score(truth, predicted, labels=present, average="macro")
+    assert found["macro_f1"] == pytest.approx(f1)
+    assert found["confusion"] == sklearn.confusion_matrix(truth, predicted, labels=range(4)).tolist()
+    for label, name in enumerate(NAMES):
+        each = found["per_class"][name]
+        assert each["n"] == (truth == label).sum()
+        if label in present:
+            assert each["recall"] == pytest.approx(recall[present.tolist().index(label)])
+        else:
+            assert each["recall"] is None
+        assert each["precision"] == pytest.approx(
+            sklearn.precision_score(truth, predicted, labels=[label], average=None)[0]
+        )
+    assert "escape_rate" not in found
+
+
+def test_images_without_a_known_class_do_not_count():
+    truth, predicted = guesses(0)
+    some = np.concatenate([truth, np.full(50, -1)])
+    assert scores(some, np.concatenate([predicted, np.zeros(50, int)]), NAMES, 2) == scores(truth, predicted, NAMES, 2)
+
+
+def test_nothing_to_score_is_no_zero():
+    found = scores(np.array([-1, -1]), np.array([0, 1]), NAMES, 2)
+    assert found["n"] == 0
+    assert found["accuracy"] is found["macro_f1"] is found["mean_class_accuracy"] is None
+    assert found["escape_rate"]["rate"] is None and found["overkill_rate"]["rate"] is None
+    assert np.sum(found["confusion"]) == 0
+
+
+def test_a_class_never_called_has_no_precision():
+    found = scores(np.array([0, 1, 1]), np.array([0, 0, 0]), NAMES, None)
+    assert found["per_class"]["inclusion"] == {"n": 2, "recall": 0.0, "precision": None}
+    assert found["per_class"]["crack"]["precision"] == pytest.approx(1 / 3)
+
+
+def test_escape_and_overkill():
+    truth = np.array([2] * 10 + [0] * 5 + [1] * 5)
+    predicted = np.array([2] * 7 + [0, 1, 3] + [0, 1, 2, 2, 3] + [1, 1, 0, 0, 2])
+    found = scores(truth, predicted, NAMES, 2)
+    assert (found["escape_rate"]["rate"], found["escape_rate"]["n"]) == (0.3, 10)
+    assert (found["overkill_rate"]["rate"], found["overkill_rate"]["n"]) == (0.3, 10)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 10), (10, 10), (3, 10), (1, 1), (37, 2000)])
+def test_wilson_intervals(count, total):
+    p, z = count / total, 1.959964
+    centre, half = p + z**2 / (2 * total), z * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    found = rate(count, total)
+    assert found["low"] == pytest.approx((centre - half) / (1 + z**2 / total), abs=1e-6)
+    assert found["high"] == pytest.approx((centre + half) / (1 + z**2 / total), abs=1e-6)
+    assert found["low"] <= found["rate"] + 1e-12 and found["rate"] <= found["high"] + 1e-12
+    assert found["n"] == total
+
+
+@pytest.mark.parametrize(
+    ("rule", "source", "information", "chosen"),
+    [
+        ("last", [0.9, 0.5, 0.1], [1, 2, 0], 2),
+        ("source_validation", [0.5, 0.9, 0.9], [5, 0, 1], 1),
+        ("information_maximization", [0.9, 0.9, 0.9], [0.1, 0.7, 0.7], 1),
+        ("information_maximization", [1.0, 0.89, 0.91], [0.1, 9.0, 0.2], 2),
+        ("information_maximization", [1.0, 0.9, 0.5], [0.1, 0.3, 9.0], 1),
+        ("information_maximization", [0.0, 0.0], [0.1, 0.2], 1),
+        ("information_maximization", [0.9, 0.1], [-3.0, 5.0], 0),
+    ],
+)
+def test_the_rule_chooses(rule, source, information, chosen):
+    found = choose(rule, source, information)
+    assert found == chosen and type(found) is int
+
+
+def test_information_is_largest_for_sure_and_balanced_answers():
+    sure = np.eye(4)[np.arange(40) % 4]
+    assert information_maximization(sure) == pytest.approx(math.log(4))
+    assert information_maximization(np.full((40, 4), 0.25)) == pytest.approx(0)
+    assert information_maximization(np.eye(4)[np.zeros(40, int)]) == pytest.approx(0)
+    between = softmax(np.random.default_rng(0).normal(0, 2, (200, 4)), axis=1)
+    assert 0 < information_maximization(between) < math.log(4)
+    assert entropy(np.array([[0.5, 0.5], [1, 0]])).tolist() == pytest.approx([math.log(2), 0])
+
+
+@pytest.mark.parametrize("known", [0.3, 1.0, 2.5, 6.0])
+def test_calibration_recovers_a_known_temperature(known):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20_000, 4))
+    chances = softmax(logits, axis=1)
+    truth = (rng.random((20_000, 1)) > chances.cumsum(1)[:, :-1]).sum(1)
+    assert temperature(logits * known, truth) == pytest.approx(known, rel=0.05)
+
+
+def test_calibration_stays_in_its_bounds():
+    logits = np.eye(3)[np.arange(30) % 3]
+    assert temperature(logits, np.arange(30) % 3) == pytest.approx(0.05, rel=0.05)
+    assert temperature(logits, (np.arange(30) + 1) % 3) == pytest.approx(20, rel=0.05)
+    assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
+
+
+def test_the_review_threshold_sends_that_share_to_a_person():
+    probabilities = softmax(np.random.default_rng(0).normal(0, 2, (1000, 4)), axis=1)
+    for share in (0.0, 0.1, 0.5):
+        assert (probabilities.max(1) < review_threshold(probabilities, share)).mean() == pytest.approx(share, abs=0.002)
+    assert review_threshold(probabilities[:0], 0.1) == 0
+
+
+def test_proxy_a_distance_is_0_for_equal_lines_and_2_for_separable_ones():
+    rng = np.random.default_rng(0)
+    source, alike, apart = rng.normal(0, 1, (300, 8)), rng.normal(0, 1, (300, 8)), rng.normal(0, 1, (200, 8)) + 6
+    assert proxy_a_distance(source, alike, 0) < 0.3
+    assert proxy_a_distance(source, apart, 0) > 1.95
+    between = proxy_a_distance(source, rng.normal(0, 1, (300, 8)) + 0.5, 0)
+    assert 0.5 < between < 1.8
+    assert proxy_a_distance(source, apart, 3) == proxy_a_distance(source, apart, 3)
+    assert proxy_a_distance(source[:3], apart, 0) == 0
+
+
+def test_proxy_a_distance_survives_constant_features():
+    assert proxy_a_distance(np.ones((20, 3)), np.ones((20, 3)), 0) == 0
+    assert proxy_a_distance(np.ones((20, 3)), np.zeros((20, 3)), 0) == 2
