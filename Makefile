@@ -11,10 +11,12 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(VENV)/bin/steelshift demo --out runs/demo
+	test -d runs/demo-lines || $(VENV)/bin/steelshift synth --out runs/demo-lines --shift middle --images 700
+	$(VENV)/bin/steelshift fit --source runs/demo-lines/source --target runs/demo-lines/target --out runs/demo \
+		--size 96 --steps 800 --save-every 200 --resume
 
 test: $(STAMP) lint
-	$(VENV)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -46,7 +46,9 @@ class Proof:
         self.random = random.Random(options.seed)
         self.passed = self.failed = 0
         self.lines = work / "proof-lines"
-        subprocess.run(self._steelshift("synth", "--out", self.lines, "--images", "70"), check=True, capture_output=True)
+        subprocess.run(
+            self._steelshift("synth", "--out", self.lines, "--images", "70"), check=True, capture_output=True
+        )
 
     def same_seed_three_times(self) -> None:
         began = time.monotonic()
@@ -106,7 +108,9 @@ class Proof:
         blocked.write_text("a file where the folder was: nobody, not even root, can write here")
         failed = subprocess.run(self._fit(run), capture_output=True, text=True)
         clear = failed.returncode == 1 and "Traceback" not in failed.stderr and "Cannot write" in failed.stderr
-        self._report("a folder that cannot be written is named", clear, code=failed.returncode, said=failed.stderr[-300:])
+        self._report(
+            "a folder that cannot be written is named", clear, code=failed.returncode, said=failed.stderr[-300:]
+        )
         blocked.unlink()
         moved.rename(blocked)
         whole = all(path.read_bytes() == content for path, content in before.items())

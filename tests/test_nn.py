@@ -253,6 +253,14 @@ def test_heads_have_the_layers_of_the_patent():
     assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == [0.25]
 
 
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_normalized_discriminator_sees_only_the_direction_of_features(normalized):
+    head, features = discriminator(5, 7, 1, normalized=normalized), torch.randn(6, 5)
+    assert torch.allclose(head(features), head(30 * features), atol=1e-4) == normalized
+    assert not torch.allclose(head(features), head(features.flip(1)), atol=1e-4)
+    assert head(torch.zeros(2, 5)).isfinite().all()
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_reversal_is_the_identity_with_the_gradient_negated(strength, dtype):

@@ -19,7 +19,7 @@ from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.data.stream import resized
 from steelshift.errors import DataError, UsageError
 from steelshift.evidence import collect_evidence
-from steelshift.files import explain_full_or_readonly, write_atomically, write_json, write_text
+from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.card import model_card
 from steelshift.inspection.inspector import Inspector, in_batches
@@ -51,6 +51,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     config = resolve(config)
     run = config.out
     if _open(run, config, resume):
+        _tidy(run)
         return json.loads((run / "report.json").read_text(encoding="utf-8"))
 
     # S1
@@ -93,10 +94,8 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     report["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(run / "thumbnails.npz", lambda file: np.savez_compressed(file, **thumbnails))
     write_text(run / "report.html", render(report, thumbnails))
-    with explain_full_or_readonly(run):
-        for leftover in ("candidates", "judging"):
-            shutil.rmtree(run / leftover, ignore_errors=True)
-    write_json(run / "report.json", report)  # the last thing written: its presence says that the run is finished
+    write_json(run / "report.json", report)  # its presence says that the run is finished
+    _tidy(run)
     return report
 
 
@@ -158,6 +157,12 @@ def _golden(lines: Lines) -> list[np.ndarray]:
     turns = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     order = [int(members[turn]) for turn in range(GOLDEN) for members in turns if turn < len(members)]
     return [np.array(cache[row]) for row in order[:GOLDEN]]
+
+
+def _tidy(run: Path) -> None:
+    """Drop what only an unfinished run needs."""
+    for leftover in ("candidates", "judging"):
+        shutil.rmtree(run / leftover, ignore_errors=True)
 
 
 def _open(run: Path, config: Config, resume: bool) -> bool:

@@ -17,9 +17,7 @@ from steelshift.progress import note, showing
 Positional = tyro.conf.Positional
 
 
-def check(
-    source: tuple[Path, ...], target: tuple[Path, ...], classes: Path | None = None, json: bool = False
-) -> None:
+def check(source: tuple[Path, ...], target: tuple[Path, ...], classes: Path | None = None, json: bool = False) -> None:
     """Look at two lines before training: counts, unreadable files, duplicates, sizes, brightness.
 
     Args:
@@ -38,7 +36,9 @@ def check(
         part = found[line]
         sizes = ", ".join(f"{size} px ({count})" for size, count in part["sizes"].items())
         print(f"{line}: {part['images']} images, {len(part['unreadable'])} unreadable, {sizes}")
-        print(f"  brightness {part['brightness']} of 255, sharpness {part['sharpness']}, bit depths {part['bit_depths']}")
+        print(
+            f"  brightness {part['brightness']} of 255, sharpness {part['sharpness']}, bit depths {part['bit_depths']}"
+        )
         for name, count in part["per_class"].items():
             print(f"  {name}: {count}")
     for sentence in found["findings"]:
@@ -89,7 +89,11 @@ def fit(arguments: list[str]) -> None:
     options = dataclasses.make_dataclass(
         "Options",
         [
-            ("knobs", Annotated[type(knobs), tyro.conf.arg(help=f"Knobs of {method}.")], dataclasses.field(default=knobs)),
+            (
+                "knobs",
+                Annotated[type(knobs), tyro.conf.arg(help=f"Knobs of {method}.")],
+                dataclasses.field(default=knobs),
+            ),
             ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file with any of these options.")], None),
             ("resume", Annotated[bool, tyro.conf.arg(help="Continue an interrupted run.")], False),
             ("json", Annotated[bool, tyro.conf.arg(help="Print one JSON object.")], False),

@@ -216,7 +216,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "row_sure": ("probability {p:.3f} is at least {threshold:.3f}", "概率 {p:.3f} 不低于 {threshold:.3f}"),
     "row_uncertain": ("probability {p:.3f} is below {threshold:.3f}", "概率 {p:.3f} 低于 {threshold:.3f}"),
     "no_target_labels": (
-        "No image of {where} has a label among the classes. Judging needs labelled images; name the classes or folders.",
+        "No image of {where} has a label among the classes. Judging needs labelled images; "
+        "name the classes or folders.",
         "{where} 中没有属于这些类别的标签。评判需要带标签的图像；请指定类别或文件夹。",
     ),
     "other_classes": (
@@ -232,7 +233,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{run} 没有可读的 data.lock.json，无法得知测试集。请用 --split all。",
     ),
     "judged_better": (
-        "Adaptation helped: on {n} labelled target test images mean class accuracy rose from {before:.1%} to {after:.1%}.",
+        "Adaptation helped: on {n} labelled target test images mean class accuracy rose from {before:.1%} to "
+        "{after:.1%}.",
         "自适应有效：在 {n} 张带标签的目标测试图像上，平均类别准确率从 {before:.1%} 升到 {after:.1%}。",
     ),
     "judged_worse": (
@@ -247,8 +249,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "verdict_unjudged": (
         "To a fresh classifier the two lines' features differ by {before:.2f} before adaptation and {after:.2f} after "
-        "(0 alike, 2 apart); {changed:.0%} of the target test images changed class. Whether that is better, only labels "
-        "can tell.",
+        "(0 alike, 2 apart); {changed:.0%} of the target test images changed class. Whether that is better, only "
+        "labels can tell.",
         "对一个新分类器而言，两条产线的特征差异在自适应前为 {before:.2f}，之后为 {after:.2f}（0 相同，2 完全不同）；"
         "{changed:.0%} 的目标测试图像改变了类别。是否更好，只有标签能说明。",
     ),

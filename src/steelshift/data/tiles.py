@@ -60,7 +60,9 @@ def write_tiles(
         raise UsageError("tiles_both")
     if tile < 8 or (stride is not None and stride < 1):
         raise UsageError("option_range", key="tile, stride", value=(tile, stride), range="at least 8, at least 1")
-    marks = {path.stem: path for path in sorted((masks or boxes).rglob("*")) if path.is_file()} if masks or boxes else {}
+    marks = (
+        {path.stem: path for path in sorted((masks or boxes).rglob("*")) if path.is_file()} if masks or boxes else {}
+    )
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -93,9 +95,7 @@ def write_tiles(
     return counts
 
 
-def cut(
-    shape: tuple[int, int], marked: Marked | None, label: str, tile: int, stride: int
-) -> Iterator[Tile]:
+def cut(shape: tuple[int, int], marked: Marked | None, label: str, tile: int, stride: int) -> Iterator[Tile]:
     """Tiles of an image of `shape` (H, W), the last ones flush with its border; none where it is smaller than a tile.
 
     marked: None where nothing is known of single tiles: all have `label`. A tile without a marked pixel is qualified,

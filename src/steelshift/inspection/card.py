@@ -26,7 +26,8 @@ probability is calibrated on held-out images of the source line and says nothing
 
 - method {config.method}, encoder {specification.encoder} ({specification.feature}), seed {config.seed}
 - {config.pretrain_steps} steps on the source line, {config.steps} steps of adaptation, batch {config.batch} a line
-- source images: {counts["source"]["train"]} train, {counts["source"]["val"]} validation, {counts["source"]["test"]} test
+- source images: {counts["source"]["train"]} train, {counts["source"]["val"]} validation,
+  {counts["source"]["test"]} test
 - target images without labels: {counts["target"]["train"]} train, {counts["target"]["test"]} kept apart for judging
 - checkpoint chosen by: {config.select} (no target label)
 

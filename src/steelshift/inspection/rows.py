@@ -81,10 +81,7 @@ def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     try:
-        if suffix == ".parquet":
-            count = _write_parquet(rows, temporary)
-        else:
-            count = _write_text(rows, temporary, suffix)
+        count = _write_parquet(rows, temporary) if suffix == ".parquet" else _write_text(rows, temporary, suffix)
         with explain_full_or_readonly(path):
             temporary.replace(path)
     finally:

@@ -41,7 +41,9 @@ class DANN(Method):
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start)
         self.knobs = knobs
-        self.adaptation_discriminator = discriminator(start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout, normalized=knobs.normalized)
+        self.adaptation_discriminator = discriminator(
+            start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout, normalized=knobs.normalized
+        )
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
         z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)

@@ -88,7 +88,7 @@ class IADSA(Method):
         """Pull (the patent's lambda, HDML's alpha), above 0; auto starts the factor at one half."""
         mean_task_loss: Mean = "epoch_mean"
         """Which L_task the factor follows."""
-        t_min: float = 0.0
+        t_min: float = 0.5
         """Least place of an embedded sample between X (0) and X- (1); 0 is the text."""
         positive: Positive = "random"
         """Which sample of the same class is X+."""
@@ -107,7 +107,7 @@ class IADSA(Method):
         """beta of the weights exp(-beta / L), above 0."""
         mean_embedded_loss: Mean = "epoch_mean"
         """Which L_embedded the class weight follows."""
-        w_bounds: tuple[float, float] = (0.1, 0.9)
+        w_bounds: tuple[float, float] = (0.5, 0.9)
         """Bounds of the class weight w, within [0, 1]; 0 1 is the text."""
 
         adaptation: Literal["cross_entropy", "value_function", "inverted", "cdan"] = "cross_entropy"
@@ -138,14 +138,14 @@ class IADSA(Method):
         """Weights of L_adapt and L_sep under adaptation_weight fixed (ADSA's code: 1 and .05)."""
         weight_total: float = 1.0
         """Sum of the dynamic weights of L_adapt and L_sep: 1, or 2 to weigh as much as a plain sum."""
-        ramp: bool = True
+        ramp: bool = False
         """Whether the reversed gradient grows from 0 with 2 / (1 + exp(-10 p)) - 1."""
         omega_on_discriminator: bool = False
         """Whether omega_a scales D_a's own gradient too (the literal table of claim 9)."""
 
-        averaging: Literal["none", "ema"] = "none"
+        averaging: Literal["none", "ema"] = "ema"
         """Whether the inspector keeps the exponential average of E_c and C over the steps."""
-        averaging_decay: float = 0.99
+        averaging_decay: float = 0.98
         """Decay of that average a step, 0 to 1."""
         hidden: int = 1024
         """Width of the hidden layer of both discriminators."""

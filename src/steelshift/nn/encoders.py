@@ -11,12 +11,15 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from steelshift.errors import UsageError
 
 Feature = Literal["conv_bottleneck", "conv_flat", "fc7", "fc7_bottleneck"]
 BOTTLENECK = 256
-FAINT = 4.0
+WINDOWS = 4
+"""Windows of local lighting along one side of an image."""
+FAINT = 2.0
 """Grey levels added to the spread of an image, so that the noise of an empty one is not blown up."""
 
 
@@ -37,10 +40,22 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (B, 1, S, S) in [0, 255] -> (B, width)."""
-        # Each image by its own mean and spread: exposure and contrast differ from line to line and carry no class.
-        centred = images - images.mean((2, 3), keepdim=True)
-        scaled = centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
+        scaled = even_light(images)
         return self.trunk(scaled.expand(-1, 3, -1, -1)).flatten(1)
+
+
+def even_light(images: Tensor) -> Tensor:
+    """Take out what lighting and exposure do: float (B, 1, S, S) in [0, 255] -> the same shape, spread near 1.
+
+    The mean of a window around each pixel is subtracted, then each image is divided by its own spread. Lighting, gain
+    and offset differ from line to line and carry no class; the windows are large against most defects.
+    """
+    side = images.shape[-1] // WINDOWS | 1
+    half = side // 2
+    padded = F.pad(images, (half, half, half, half), mode="reflect")
+    lighting = F.avg_pool2d(F.avg_pool2d(padded, (side, 1), stride=1), (1, side), stride=1)
+    centred = images - lighting
+    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
 
 
 def build_encoder(

@@ -11,15 +11,19 @@ def task_classifier(width: int, classes: int) -> nn.Linear:
     return nn.Linear(width, classes)
 
 
-class UnitSpread(nn.Module):
-    """Features (B, F) brought to a mean square of 1 each, so that only their direction is left.
+LENGTH = 4.0
+"""Length of a normalized feature: discriminators begin near chance, and can still learn to tell."""
+
+
+class Direction(nn.Module):
+    """Features (B, F) brought to one length each, so that only their direction is left.
 
     Without it an encoder escapes its discriminator by making features larger and larger: from random weights the
     adaptation loss then grows without bound and the task is forgotten.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(features.float(), dim=1) * features.shape[1] ** 0.5
+        return F.normalize(features.float(), dim=1) * LENGTH
 
 
 def discriminator(
@@ -32,4 +36,4 @@ def discriminator(
     if hidden < 1:
         raise UsageError("knob_range", key="hidden", value=hidden, range="1 or more")
     layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)]
-    return nn.Sequential(*([UnitSpread()] if normalized else []), *layers)
+    return nn.Sequential(*([Direction()] if normalized else []), *layers)

@@ -123,7 +123,7 @@ def scratch() -> dict[str, Any]:
         "augmentation": "plain",
         "batch": 32,
         "optimizer": "adamw",
-        "lr": 5e-4,
+        "lr": 7e-4,
         "encoder_lr": 1.0,
         "weight_decay": 1e-3,
         "schedule": "cosine",
