@@ -438,8 +438,8 @@ def test_weights_wake_up_after_the_first_epoch():
 
 
 REFERENCE = {
-    "t_min": 0.0, "w_bounds": (0.1, 0.9), "ramp": True, "averaging": "none", "averaging_decay": 0.99, "normalized": True,
-    "dropout": 0.0,
+    "t_min": 0.0, "w_bounds": (0.1, 0.9), "ramp": True, "averaging": "none", "averaging_decay": 0.99,
+    "normalized": True, "dropout": 0.0,
 }  # fmt: skip
 """What the changes below depart from, besides defaults: the text's readings, whatever the defaults are."""
 NEAREST, FARTHEST = {"negative": "nearest"}, {"positive": "farthest"}

@@ -17,7 +17,7 @@ from steelshift.methods import METHODS, Method
 from steelshift.methods.method import Start
 from steelshift.nn.encoders import build_encoder
 from steelshift.nn.heads import task_classifier
-from steelshift.nn.normalization import arrange
+from steelshift.nn.normalization import arrange, begin_target
 from steelshift.progress import showing
 from steelshift.training.config import Config
 from steelshift.training.loop import Phase, train
@@ -92,6 +92,7 @@ class Training:
         start = self._fresh()
         start.encoder.load_state_dict(self.pretrained.shared_encoder.state_dict())
         start.classifier.load_state_dict(self.pretrained.task_classifier.state_dict())
+        begin_target(start.encoder)
         return start
 
     def _phase(self, name: str, number: int, steps: int, *, candidates: int = 1, folder: Path | None = None) -> Phase:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -139,6 +140,8 @@ def _write(
                         progress(done)
                 if offset == 0:
                     file.write(b"\0")  # an empty file cannot be mapped
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(pixels_path)
             sync_folder(pixels_path.parent)
         finally:

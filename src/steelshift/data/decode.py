@@ -108,7 +108,7 @@ def _declared_depth(image: Image.Image, content: bytes) -> int | None:
     if image.format == "TIFF":
         maximum = image.tag_v2.get(281)
         maximum = maximum[0] if isinstance(maximum, tuple) else maximum
-        if isinstance(maximum, int) and 255 < maximum < 65535:
+        if isinstance(maximum, int) and 255 < maximum <= 65535:
             return maximum.bit_length()
     return None
 

@@ -90,7 +90,7 @@ def embed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """New points X^ = X + t (X- - X), their labels, and whether D+ < D- held for each triplet.
 
-    hdml: t = [lam D- + (1 - lam) D+] / D- where D+ < D-, else 1. linear: t = lam.
+    hdml: t = [lam D- + (1 - lam) D+] / D- where D+ < D-, else 1. linear: t = lam where D+ < D-, else 1.
     t_min: the least t; 0 is the text, .5 keeps the new point nearer to X-, whose label it has, than to X.
     invalid: what becomes of triplets with D+ >= D-: `keep` X- itself, or `drop`.
 

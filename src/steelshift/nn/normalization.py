@@ -44,6 +44,13 @@ def arrange(encoder: nn.Module, kind: Normalization, name: str) -> None:
             setattr(encoder.get_submodule(parent), last, LineBatchNorm(layer))
 
 
+def begin_target(encoder: nn.Module) -> None:
+    """Give the target's line-wise layers what the source's have learned: adaptation begins from both alike."""
+    for module in encoder.modules():
+        if isinstance(module, LineBatchNorm):
+            module.target.load_state_dict(module.source.state_dict())
+
+
 def use_line(encoder: nn.Module, line: Line) -> None:
     for module in encoder.modules():
         if isinstance(module, LineBatchNorm):
