@@ -1,0 +1,211 @@
+"""The commands as a user types them: what they print, what they write, how they refuse."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from lines import tiny_config, tiny_lines
+from steelshift.adapt import fit
+from steelshift.cli import main
+
+FIRST = ["id", "path", "class", "p", "decision", "reason", "error"]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_lines(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run 一"
+    fit(tiny_config(lines, folder))
+    return folder
+
+
+def test_check_names_what_is_wrong(lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "线 B"
+    shutil.copytree(lines / "target", target)
+    (target / "qualified" / "broken.png").write_text("text")
+    first = sorted((lines / "source" / "patches").iterdir())[0]
+    shutil.copy(first, target / "patches" / "copy.png")
+    assert main(["check", "--source", str(lines / "source"), "--target", str(target), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"]["images"] == 84 and found["target"]["images"] == 85
+    assert [entry["path"] for entry in found["target"]["unreadable"]] == [str(target / "qualified" / "broken.png")]
+    assert found["duplicates_across"] == [[str(first), str(target / "patches" / "copy.png")]]
+    assert any("broken.png" in sentence for sentence in found["findings"])
+    assert main(["check", "--source", str(lines / "source"), "--target", str(target)]) == 0
+    assert "broken.png" in capsys.readouterr().out
+
+
+def test_tiles_are_labelled_by_masks_and_are_a_line(
+    lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tiles.csv"
+    arguments = ["tiles", "--images", str(lines / "source"), "--masks", str(lines / "masks" / "source")]
+    assert main([*arguments, "--tile", "64", "--stride", "60", "--out", str(out), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["tiles"]
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    assert len(rows) == sum(counts.values())
+    assert set(counts) > {"qualified", "patches"}
+    for row in rows[::7]:
+        x, y, width, height = map(int, row["crop"].split())
+        assert (width, height) == (64, 64) and x + 64 <= 200 and y + 64 <= 200
+        mask_path = lines / "masks" / "source" / Path(row["group"])
+        if mask_path.exists():
+            share = (np.asarray(Image.open(mask_path))[y : y + 64, x : x + 64] > 127).mean()
+            assert share == pytest.approx(float(row["covered"]), abs=1e-4)
+            assert (share == 0) == (row["label"] == "qualified")
+    assert main(["check", "--source", str(out), "--target", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"]["per_class"] == counts
+    assert found["source"]["sizes"] == {"64 x 64": len(rows)}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_inspect_writes_one_row_a_file(
+    run: Path, lines: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, path in enumerate(sorted((lines / "target").rglob("*.png"))[:5]):
+        shutil.copy(path, images / f"图 {number}.png")
+    (images / "text.png").write_text("no image")
+    (images / "empty.jpg").touch()
+    Image.new("L", (1, 60000)).save(images / "thin.png")
+    out = tmp_path / f"rows.{suffix}"
+    assert main(["inspect", str(run), str(images), "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["decisions"]["unreadable"] == 3
+    if suffix == "csv":
+        rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    elif suffix == "jsonl":
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    else:
+        rows = parquet.read_table(out).to_pylist()
+    assert list(rows[0])[:7] == FIRST
+    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in images.iterdir())
+    for row in rows:
+        if Path(row["path"]).name.startswith("图"):
+            assert 0 < float(row["p"]) <= 1 and row["decision"] in ("accept", "reject-uncertain")
+            assert not row["error"] and row["class"]
+        else:
+            assert row["decision"] == "unreadable" and row["error"] and not row["class"]
+
+
+def test_rows_do_not_depend_on_their_neighbours(run: Path, lines: Path, tmp_path: Path) -> None:
+    paths = sorted((lines / "target").rglob("*.png"))[:6]
+    found = []
+    for number, group in enumerate([paths, paths[::-1], paths[2:3]]):
+        out = tmp_path / f"{number}.jsonl"
+        assert main(["inspect", str(run), *map(str, group), "--out", str(out)]) == 0
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        found.append({row["path"]: row["p"] for row in rows})
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert found[2][str(paths[2])] == pytest.approx(found[0][str(paths[2])], abs=1e-5)
+
+
+def test_evaluate_prints_one_object(run: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--data", str(lines / "target"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"n", "accuracy", "mean_class_accuracy", "macro_f1", "per_class", "confusion"} <= set(found)
+    assert {"rate", "low", "high", "n"} == set(found["escape_rate"]) == set(found["overkill_rate"])
+    assert main(["evaluate", str(run), "--data", str(lines / "source")]) == 3
+    assert "--split all" in capsys.readouterr().err
+
+
+def test_config_file_and_command_line(lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        f"source: {lines / 'source'}\ntarget: ['{lines / 'target'}']\nsize: 64\nbatch: 8\nsteps: 2\npretrain_steps: 2\n"
+        "candidates: 1\noracle: false\nlr: 1e-3\nknobs: {pull: 2, negative: nearest}\n"
+    )
+    arguments = ["fit", "--config", str(config), "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--steps", "3", "--knobs.beta", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["target"]["oracle"] is None
+    stored = (tmp_path / "run" / "config.yaml").read_text()
+    for text in ("steps: 3", "size: 64", "pull: 2.0", "negative: nearest", "beta: 2.0", "lr: 0.001"):
+        assert text in stored
+    assert main([*arguments, "--steps", "4", "--knobs.beta", "2", "--resume"]) == 2
+    assert "steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("stepz: 3", "stepz"),
+        ("knobs: {pul: 1}", "knobs.pul"),
+        ("knobs: {pull: strong}", "knobs.pull"),
+        ("steps: many", "steps"),
+        ("steps: 0", "steps"),
+        ("method: magic", "magic"),
+        ("- a list", "not a map"),
+        ("encoder: no_such_net", "no_such_net"),
+        ("normalization: separate", "alexnet"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(
+    lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, named: str
+) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text(text + "\n")
+    places = ["--source", str(lines / "source"), "--target", str(lines / "target"), "--out", str(tmp_path / "run")]
+    assert main(["fit", "--config", str(config), *places]) == 2
+    said = capsys.readouterr().err
+    assert named in said and "Traceback" not in said
+
+
+def test_refusals_have_their_codes(lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    source = str(lines / "source")
+    assert main(["check", "--source", nowhere, "--target", source]) == 3
+    assert main(["inspect", nowhere, source, "--out", str(tmp_path / "a.csv")]) == 4
+    assert main(["report", nowhere]) == 2
+    assert main(["frobnicate"]) == 2
+    assert main(["synth", "--out", str(lines), "--images", "70"]) == 2
+    assert main(["--help"]) == 0 and main(["--version"]) == 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err and "steelshift" in said.out
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_changed_inspector_is_refused(run: Path, lines: Path, tmp_path: Path, seed: int) -> None:
+    """A flipped bit, a lost tail or a pickle in the place of any file: code 4, and nothing is run."""
+    inspector = tmp_path / "inspector"
+    shutil.copytree(run / "inspector", inspector)
+    files = sorted(path for path in inspector.rglob("*") if path.is_file())
+    rng = np.random.default_rng(seed)
+    path = files[seed % len(files)]
+    content = bytearray(path.read_bytes())
+    if seed % 3 == 0:
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    elif seed % 3 == 1:
+        del content[len(content) // 2 :]
+    else:
+        content[:] = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+    path.write_bytes(content)
+    assert main(["inspect", str(inspector), str(lines / "target"), "--out", str(tmp_path / "a.csv")]) == 4
+    assert not (tmp_path / "a.csv").exists() and not (tmp_path / "ran").exists()
+
+
+def test_help_explains_options_and_knobs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "steelshift", "fit", "--method", "iadsa", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    for word in ("--pretrain-steps", "--knobs.pull", "--resume", "(default: 600)"):
+        assert word in done.stdout
+
+
+def test_commands_that_need_no_network_load_no_torch() -> None:
+    code = "import sys; from steelshift.cli import main; main(['check', '--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0
