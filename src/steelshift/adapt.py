@@ -58,14 +58,14 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     fast = choose_precision(config.device, config.precision)
     write_json(run / "env.json", describe(fast))
     lines = read_lines(config)
-    write_json(run / "data.lock.json", lock(lines))
+    _hold_to_lock(run, lock(lines))
+    labels = open_target_labels(config, lines) if config.method == "oracle" else None
+    if config.method == "oracle" and (labels is None or not (labels[lines.target.side == TRAIN] >= 0).any()):
+        raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
     training = Training(config, fast, lines)
     training.pretrain()
 
     # S2 to S5
-    labels = open_target_labels(config, lines) if config.method == "oracle" else None
-    if config.method == "oracle" and labels is None:
-        raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
     method = training.adapt(labels)
 
     # S6
@@ -157,6 +157,16 @@ def _golden(lines: Lines) -> list[np.ndarray]:
     turns = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     order = [int(members[turn]) for turn in range(GOLDEN) for members in turns if turn < len(members)]
     return [np.array(cache[row]) for row in order[:GOLDEN]]
+
+
+def _hold_to_lock(run: Path, now: dict[str, Any]) -> None:
+    """Write which image is where; a run that is resumed must find the same images and classes again."""
+    path = run / "data.lock.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != now:
+            raise DataError("other_data", path=run)
+    write_json(path, now)
 
 
 def _tidy(run: Path) -> None:

@@ -83,7 +83,7 @@ def fit(arguments: list[str]) -> None:
 
     values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}
     method = _value_of("--method", arguments) or values.get("method") or "iadsa"
-    knobs = from_mapping(knobs_of(method), values.pop("knobs", {}), prefix="knobs.")
+    knobs = from_mapping(knobs_of(method), values.pop("knobs", None) or {}, prefix="knobs.")
     required = {name: tyro.MISSING for name in ("source", "target", "out")}
     default = from_mapping(Config, values, **required, knobs=knobs)
     options = dataclasses.make_dataclass(
@@ -171,27 +171,32 @@ def inspect(run: Positional[Path], images: Positional[tuple[Path, ...]], out: Pa
             decisions[row.decision] += 1
             yield row
 
-    total = sum(1 for _ in every_place(images))
-    with showing("inspect", total) as advance:
-        count = write_rows(counted(inspect_images(inspector, images, advance)), out)
+    places = [place for place in every_place(images) if place.path != out]  # listed before `out` is begun
+    with showing("inspect", len(places)) as advance:
+        count = write_rows(counted(inspect_images(inspector, places, advance)), out)
     if json:
         _print_json({"out": str(out), "rows": count, "decisions": dict(decisions)})
     else:
         print(f"{out}: {count} rows, " + ", ".join(f"{name} {number}" for name, number in sorted(decisions.items())))
 
 
-def report(run: Positional[Path]) -> None:
+def report(run: Positional[Path], json: bool = False) -> None:
     """Write the report of a finished run anew.
 
     Args:
         run: Folder of the run.
+        json: Print one JSON object.
     """
     from steelshift.adapt import render_again
 
-    print(render_again(run))
+    page = render_again(run)
+    if json:
+        _print_json({"report": str(page)})
+    else:
+        print(page)
 
 
-def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0) -> None:
+def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0, json: bool = False) -> None:
     """Draw two synthetic steel lines: out/source and out/target by class, masks beside them.
 
     Args:
@@ -199,6 +204,7 @@ def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0) ->
         shift: How the target differs: mild, middle, high, or a YAML file.
         images: Images a line, all classes together.
         seed: Everything random follows from it.
+        json: Print one JSON object.
     """
     from steelshift.data.camera import load_shift
     from steelshift.data.synthetic import write_lines
@@ -206,7 +212,10 @@ def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0) ->
     described = load_shift(shift)
     with showing("draw", 2 * images) as advance:
         write_lines(out, shift=described, images=images, seed=seed, progress=advance)
-    print(out)
+    if json:
+        _print_json({"source": str(out / "source"), "target": str(out / "target")})
+    else:
+        print(out)
 
 
 COMMANDS: dict[str, Callable] = {

@@ -177,7 +177,10 @@ def _map(
 
 
 def _embedded_samples(lines: Lines, inspector: Inspector, config: Config) -> dict[str, Any] | None:
-    """New samples between X and X- for three factors, in the plane of largest spread: the patent's third figure."""
+    """New samples for three factors, as the method makes them, in the plane of largest spread: patent figure 3."""
+    knobs = config.knobs
+    if not isinstance(knobs, IADSA.Knobs) or knobs.embedding == "none":
+        return None
     cache = lines.source.part(VAL)
     labels = torch.from_numpy(lines.labels(VAL))
     features = torch.from_numpy(_features(inspector, _prepared(cache, config.size)))
@@ -191,7 +194,7 @@ def _embedded_samples(lines: Lines, inspector: Inspector, config: Config) -> dic
     def place(points: torch.Tensor) -> list[list[float]]:
         return [[round(float(value), 4) for value in point] for point in pca.transform(points.numpy())]
 
-    new = [place(embed(triplets, torch.tensor(lam))[0]) for lam in lambdas]
+    new = [place(embed(triplets, torch.tensor(lam), knobs.embedding, knobs.t_min)[0]) for lam in lambdas]
     valid = embed(triplets, torch.tensor(0.5))[2].nonzero()[:, 0]
     by_class = {int(triplets.negative_label[row]): int(row) for row in valid.flip(0)}
     background = place(features)
@@ -242,4 +245,4 @@ def _thumbnails(
 def _of_each(classes: np.ndarray) -> np.ndarray:
     members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
     order = [rows[turn] for turn in range(SHOWN) for rows in members if turn < len(rows)]
-    return np.array(order[:SHOWN])
+    return np.array(order[:SHOWN], dtype=np.int64)

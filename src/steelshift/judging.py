@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from steelshift.data.cache import cache_pixels
-from steelshift.data.splits import TEST
+from steelshift.data.splits import TEST, TRAIN
 from steelshift.data.stream import resized
 from steelshift.data.table import Classes, load_classes, read_images, read_labels
 from steelshift.errors import DataError, UsageError
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
-from steelshift.lines import Lines, locked_test
+from steelshift.lines import Lines, locked_holders, locked_test
 from steelshift.messages import say
-from steelshift.progress import showing
+from steelshift.progress import note, showing
 from steelshift.selection.metrics import scores
 from steelshift.stages import Training
 from steelshift.training.config import Config
@@ -56,7 +56,8 @@ def judge(
     by_step = [found["mean_class_accuracy"] for found in of_candidates]
     peeked = int(np.argmax(by_step))
     details = {"source_only": judged(baseline_logits), "selected": of_candidates[chosen]}
-    if config.oracle:
+    trainable = (labels[lines.target.side == TRAIN] >= 0).any()
+    if config.oracle and trainable:
         test = lines.target.part(TEST)
         prepared = resized(test, np.arange(len(test)), config.size)
         details["oracle"] = judged(in_batches(training.oracle(labels).logits, prepared))
@@ -67,7 +68,7 @@ def judge(
         "selected": after,
         "last": by_step[-1],
         "peeked": by_step[peeked],
-        "oracle": details["oracle"]["mean_class_accuracy"] if config.oracle else None,
+        "oracle": details["oracle"]["mean_class_accuracy"] if "oracle" in details else None,
         "n": details["selected"]["n"],
         "unknown": int((truth < 0).sum()),
         "peeked_step": steps[peeked],
@@ -85,7 +86,7 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     """
     inspector = artifact.load(run)
     names = inspector.specification.classes
-    classes = load_classes(classes_file) if classes_file else Classes(names, {name: i for i, name in enumerate(names)})
+    classes = load_classes(classes_file) if classes_file else _classes_of(run, names)
     if classes.names != names:
         raise UsageError("other_classes", path=classes_file, found=", ".join(classes.names), known=", ".join(names))
     table = read_images(places, classes)
@@ -94,6 +95,8 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
         table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
         if not len(table):
             raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
+        if len(set(table.ids)) < len(wanted):
+            note(say("some_test_images", found=len(set(table.ids)), wanted=len(wanted), run=run))
     with tempfile.TemporaryDirectory() as folder, showing(say("decoding", line="target"), len(table)) as advance:
         cache = cache_pixels(table, Path(folder), bit_depth=inspector.specification.bit_depth, progress=advance)
         truth = read_labels(places, classes, cache.table)
@@ -102,3 +105,11 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
         prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
         predicted = in_batches(inspector.logits, prepared).argmax(1)
     return scores(truth, predicted, names, classes.qualified)
+
+
+def _classes_of(run: Path, names: tuple[str, ...]) -> Classes:
+    """The folder names that the run took for its classes; an inspector folder alone knows only the class names."""
+    holders = locked_holders(run)
+    if holders is None or not set(holders.values()) <= set(names):
+        return Classes(names, {name: index for index, name in enumerate(names)})
+    return Classes(names, {folder: names.index(name) for folder, name in holders.items()})

@@ -61,7 +61,7 @@ def read_lines(config: Config) -> Lines:
     source_side = split(source.table, source.digests, labels, val_ratio=config.val_ratio, **ratios)
     target_side = split(target.table, target.digests, np.zeros(len(target), int), val_ratio=0.0, **ratios)
     lines = Lines(classes, Line(source, source_side), labels, Line(target, target_side))
-    for name, line, parts in (("source", lines.source, (TRAIN, VAL)), ("target", lines.target, (TRAIN, TEST))):
+    for name, line, parts in (("source", lines.source, (TRAIN, VAL, TEST)), ("target", lines.target, (TRAIN, TEST))):
         if any(not (line.side == part).any() for part in parts):
             raise DataError("too_few_images", line=name, count=len(line.cache))
     return lines
@@ -94,6 +94,7 @@ def lock(lines: Lines) -> dict[str, Any]:
         ]
 
     return {
+        "classes": {folder: names[index] for folder, index in lines.classes.holders.items()},
         "source": {"train": rows(TRAIN), "val": rows(VAL), "test": rows(TEST)},
         "target": {
             "train": list(target.part(TRAIN).table.ids),
@@ -108,3 +109,11 @@ def locked_test(run: Path) -> set[str]:
         return set(json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"]["test"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("no_lock", run=run) from error
+
+
+def locked_holders(run: Path) -> dict[str, str] | None:
+    """Class name by folder name, as a run took them; None where its data.lock.json is not there."""
+    try:
+        return json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

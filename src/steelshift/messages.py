@@ -303,6 +303,14 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "There is no command {name}. The commands are {known}.",
         "没有命令 {name}。可用的命令有 {known}。",
     ),
+    "other_data": (
+        "The images or classes of {path} are no longer those it began with. Put them back, or begin another run.",
+        "{path} 的图像或类别与开始时不同。请恢复原样，或另开一次运行。",
+    ),
+    "some_test_images": (
+        "Only {found} of the {wanted} target test images of {run} were found.",
+        "{run} 的 {wanted} 张目标测试图像中只找到 {found} 张。",
+    ),
     "stopped": (
         "Stopped. What was finished is kept; continue with the same command and --resume.",
         "已停止。已完成的部分保留；用同一命令加 --resume 继续。",

@@ -117,7 +117,7 @@ def _write(
     progress: Callable[[int], None] | None,
 ) -> None:
     """Pixels first, the index last: an index never speaks of pixels that are not there."""
-    temporary = pixels_path.with_suffix(".tmp")
+    temporary = pixels_path.with_suffix(f".{os.getpid()}.tmp")  # runs that share the folder may write at once
     index = []
     offset = 0
     with explain_full_or_readonly(pixels_path):

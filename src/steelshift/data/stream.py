@@ -112,9 +112,10 @@ def resized(cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | No
     return images
 
 
-def _alike(shapes: np.ndarray, most: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of images of one shape, few enough for memory, and that shape."""
+def _alike(shapes: np.ndarray, most: int = 16_000_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of images of one shape, with at most `most` values together or one at a time, and that shape."""
     for shape in np.unique(shapes, axis=0):
         places = np.flatnonzero((shapes == shape).all(axis=1))
-        for start in range(0, len(places), most):
-            yield places[start : start + most], shape
+        few = max(1, most // int(shape.prod()))
+        for start in range(0, len(places), few):
+            yield places[start : start + few], shape

@@ -110,7 +110,10 @@ def read_images(places: Sequence[Path], classes: Classes | None = None, *, label
     entries = list_places(places)
     if classes is not None:
         inside = [entry for entry in entries if entry.label in classes.holders]
-        entries = inside if inside or labelled else entries
+        if labelled:
+            entries = inside
+        elif inside:
+            entries = [entry for entry in entries if entry.label is None or entry.label in classes.holders]
         if not entries:
             raise DataError("no_images", where=", ".join(map(str, places)))
     rows: list[Row] = []

@@ -60,6 +60,9 @@ def write_tiles(
         raise UsageError("tiles_both")
     if tile < 8 or (stride is not None and stride < 1):
         raise UsageError("option_range", key="tile, stride", value=(tile, stride), range="at least 8, at least 1")
+    for folder in (images, masks, boxes):
+        if folder is not None and not folder.is_dir():
+            raise DataError("no_such_place", path=folder)
     marks = (
         {path.stem: path for path in sorted((masks or boxes).rglob("*")) if path.is_file()} if masks or boxes else {}
     )
@@ -127,7 +130,8 @@ def _marked(mark: Path | None, place: Place, shape: tuple[int, int]) -> Marked:
     if mark.suffix.lower() == ".xml":
         return Marked(_boxes(mark, shape))
     try:
-        mask = decode(read_bytes(mark)[1]).pixels[..., 0] > 127
+        levels = decode(read_bytes(mark)[1]).pixels[..., 0]
+        mask = levels > (127 if levels.max() > 1 else 0)  # white, or 1 in masks of class numbers
     except Unreadable as error:
         raise DataError("mask_unusable", path=mark, why=error) from error
     if mask.shape != shape:

@@ -7,7 +7,9 @@ from steelshift.training.config import Config
 
 
 def model_card(config: Config, specification: Specification, lock: dict[str, Any]) -> str:
-    counts = {line: {part: len(rows) for part, rows in parts.items()} for line, parts in lock.items()}
+    counts = {
+        line: {part: len(rows) for part, rows in parts.items()} for line, parts in lock.items() if line != "classes"
+    }
     names = "\n".join(f"- {name}" for name in specification.classes)
     return f"""# Inspector
 

@@ -14,7 +14,7 @@ import torch
 
 from steelshift.data.cache import crop_pixels
 from steelshift.data.decode import Unreadable, decode, read_bytes
-from steelshift.data.table import Place, every_place
+from steelshift.data.table import Place
 from steelshift.errors import UsageError
 from steelshift.files import explain_full_or_readonly
 from steelshift.inspection.inspector import Inspector
@@ -22,6 +22,8 @@ from steelshift.messages import say
 from steelshift.progress import Advance
 
 BATCH = 32
+MOST_VALUES = 16_000_000
+"""Pixel values that are resized together."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,10 @@ COLUMNS = tuple(item.name.rstrip("_") for item in fields(ImageRow))
 
 
 def inspect_images(
-    inspector: Inspector, places: Sequence[Path], advance: Advance = lambda done: None
+    inspector: Inspector, places: Sequence[Place], advance: Advance = lambda done: None
 ) -> Iterator[ImageRow]:
-    """A row for every file under `places`, in their order, few images in memory at a time.
-
-    Raises DataError for a place that is not there; an image that cannot be read is a row.
-    """
-    everything = iter(every_place(places))
+    """A row for every place, in their order, few images in memory at a time; what cannot be read is a row too."""
+    everything = iter(places)
     done = 0
     with ThreadPoolExecutor() as pool:
 
@@ -111,9 +110,12 @@ def _judge(inspector: Inspector, batch: list[tuple[ImageRow, np.ndarray | None]]
             by_shape.setdefault(pixels.shape, []).append(index)
     scores: dict[int, np.ndarray] = {}
     prepared, order = [], []
-    for indices in by_shape.values():
-        prepared.append(inspector.prepare(torch.from_numpy(np.stack([batch[i][1] for i in indices]))))
-        order += indices
+    for shape, indices in by_shape.items():
+        few = max(1, MOST_VALUES // int(np.prod(shape)))
+        for start in range(0, len(indices), few):
+            part = indices[start : start + few]
+            prepared.append(inspector.prepare(torch.from_numpy(np.stack([batch[i][1] for i in part]))))
+            order += part
     if prepared:
         scores = dict(zip(order, inspector.probabilities(torch.cat(prepared)).numpy(), strict=True))
     for index, (row, _) in enumerate(batch):

@@ -102,6 +102,7 @@ def _restore(tensors: dict[str, Tensor], method: Method, optimizers: dict[str, O
             parameter = _parameters(optimizers[name])[int(index)]
             if value.shape == parameter.shape:  # in the layout of the parameter, as the optimizer made it
                 value = torch.empty_like(parameter).copy_(value)
+            value = value.to(parameter.device)
             optimizers[name].state[parameter][entry] = value
 
 

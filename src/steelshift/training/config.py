@@ -109,6 +109,8 @@ class Config:
         _check("review_rate", self.review_rate, 0 <= self.review_rate < 1, "0 to 1")
         _check("batch", self.batch, self.batch is None or self.batch >= 2, "2 or more")
         _check("lr", self.lr, self.lr is None or self.lr > 0, "above 0")
+        _check("weight_decay", self.weight_decay, self.weight_decay is None or self.weight_decay >= 0, "0 or more")
+        _check("bit_depth", self.bit_depth, self.bit_depth is None or 8 <= self.bit_depth <= 16, "8 to 16")
         _check("clip", self.clip, self.clip is None or self.clip > 0, "above 0")
 
 
