@@ -104,7 +104,7 @@ def resized(cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | No
     """Rows of a cache at one size: float32 (len(rows), 1, size, size) in [0, 255]; `cut` are boxes, else whole."""
     images = torch.empty(len(rows), 1, size, size)
     shapes = np.array([cache.shapes[row] for row in rows])
-    for at, shape in _alike(shapes):
+    for at, shape in alike(shapes):
         grey = to_grey(torch.from_numpy(np.stack([cache[rows[i]] for i in at])))
         height, width = map(float, shape[:2])
         box = np.array([[0, 0, height, width]], np.float32).repeat(len(at), 0) if cut is None else cut[at]
@@ -112,7 +112,7 @@ def resized(cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | No
     return images
 
 
-def _alike(shapes: np.ndarray, most: int = 16_000_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def alike(shapes: np.ndarray, most: int = 16_000_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Places of images of one shape, with at most `most` values together or one at a time, and that shape."""
     for shape in np.unique(shapes, axis=0):
         places = np.flatnonzero((shapes == shape).all(axis=1))

@@ -14,6 +14,7 @@ import torch
 
 from steelshift.data.cache import crop_pixels
 from steelshift.data.decode import Unreadable, decode, read_bytes
+from steelshift.data.stream import alike
 from steelshift.data.table import Place
 from steelshift.errors import UsageError
 from steelshift.files import explain_full_or_readonly
@@ -22,8 +23,6 @@ from steelshift.messages import say
 from steelshift.progress import Advance
 
 BATCH = 32
-MOST_VALUES = 16_000_000
-"""Pixel values that are resized together."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +103,13 @@ def _read(place: Place, inspector: Inspector) -> tuple[ImageRow, np.ndarray | No
 
 @torch.inference_mode()
 def _judge(inspector: Inspector, batch: list[tuple[ImageRow, np.ndarray | None]]) -> Iterator[ImageRow]:
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, (_, pixels) in enumerate(batch):
-        if pixels is not None:
-            by_shape.setdefault(pixels.shape, []).append(index)
+    readable = [index for index, (_, pixels) in enumerate(batch) if pixels is not None]
     scores: dict[int, np.ndarray] = {}
     prepared, order = [], []
-    for shape, indices in by_shape.items():
-        few = max(1, MOST_VALUES // int(np.prod(shape)))
-        for start in range(0, len(indices), few):
-            part = indices[start : start + few]
-            prepared.append(inspector.prepare(torch.from_numpy(np.stack([batch[i][1] for i in part]))))
-            order += part
+    for places, _ in alike(np.array([batch[index][1].shape for index in readable])):
+        part = [readable[place] for place in places]
+        prepared.append(inspector.prepare(torch.from_numpy(np.stack([batch[index][1] for index in part]))))
+        order += part
     if prepared:
         scores = dict(zip(order, inspector.probabilities(torch.cat(prepared)).numpy(), strict=True))
     for index, (row, _) in enumerate(batch):
