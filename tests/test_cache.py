@@ -2,6 +2,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from builders import cached, encoded, picture, write, write_line
 from steelshift.data import cache as room
-from steelshift.data.cache import cache_pixels
+from steelshift.data.cache import ABANDONED, cache_pixels
 from steelshift.data.table import read_images
 from steelshift.errors import DataError, RunFailed
 
@@ -129,6 +130,9 @@ def test_half_a_cache_is_no_cache(line, tmp_path, how):
     folder = tmp_path / "cache"
     if how == "killed":
         assert subprocess.run([sys.executable, "-c", KILLED, line, folder], timeout=60).returncode == 9
+        [half] = folder.glob("*.tmp")
+        long_ago = time.time() - 2 * ABANDONED
+        os.utime(half, (long_ago, long_ago))
     else:
 
         def stop(done):
@@ -141,6 +145,14 @@ def test_half_a_cache_is_no_cache(line, tmp_path, how):
     assert not list(folder.glob("*.json")) and not list(folder.glob("*.bin"))
     assert len(cache_pixels(read_images([line]), folder)) == 7
     assert sorted(path.suffix for path in folder.iterdir()) == [".bin", ".json"]
+
+
+def test_a_file_that_another_process_writes_now_is_left_alone(line, tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    write(folder / "pixels-0.1.tmp", b"half")
+    cache_pixels(read_images([line]), folder)
+    assert (folder / "pixels-0.1.tmp").exists()
 
 
 def test_pixels_without_an_index_are_written_anew(line, tmp_path):

@@ -63,6 +63,10 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert report["seconds"] > 0
 
 
+def test_a_run_leaves_the_processor_as_it_was(finished: Path) -> None:
+    assert float(torch.tensor(1e-45) * 1) > 0
+
+
 def test_evaluate_agrees_with_the_report(finished: Path, lines: Path) -> None:
     target = json.loads((finished / "report.json").read_text())["target"]
     scores = evaluate(finished, (lines / "target",), None, "test")

@@ -34,7 +34,7 @@ from steelshift.selection.validators import choose, information_maximization
 from steelshift.stages import Training
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import choose as choose_precision
-from steelshift.training.precision import describe
+from steelshift.training.precision import describe, without_denormals
 
 MOST_VALIDATED = 1000
 """Target training images on which candidates are compared."""
@@ -42,6 +42,7 @@ GOLDEN = 8
 """Golden examples that an inspector carries."""
 
 
+@without_denormals()
 def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     """Run S1 to S6 into `config.out` and return the report. A finished run that is resumed is left as it is.
 

@@ -4,8 +4,10 @@ import hashlib
 import json
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,8 @@ from steelshift.files import explain_full_or_readonly, sync_folder, write_json
 from steelshift.messages import say
 
 FORMAT = 1
+ABANDONED = 3600
+"""Seconds without a write after which the half-written file of another process counts as left by a killed one."""
 _AHEAD = 64  # images in flight: memory stays flat however many there are
 
 
@@ -118,6 +122,10 @@ def _write(
 ) -> None:
     """Pixels first, the index last: an index never speaks of pixels that are not there."""
     temporary = pixels_path.with_suffix(f".{os.getpid()}.tmp")  # runs that share the folder may write at once
+    for leftover in pixels_path.parent.glob("pixels-*.tmp"):
+        with suppress(OSError):  # another process may be quicker
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                leftover.unlink()
     index = []
     offset = 0
     with explain_full_or_readonly(pixels_path):

@@ -1,7 +1,8 @@
 """What this processor does fast: number format and memory layout."""
 
 import platform
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,6 @@ def choose(device: str, precision: Precision) -> Fast:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UsageError("no_device", name=name) from error
-    torch.set_flush_denormal(True)  # numbers next to zero would slow an adversarial game down tenfold
     if precision == "auto":
         able = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_multiplies_bf16()
         bf16 = able
@@ -41,6 +41,20 @@ def choose(device: str, precision: Precision) -> Fast:
         bf16 = precision == "bf16"
     layout = torch.channels_last if bf16 or chosen.type == "cuda" else torch.contiguous_format
     return Fast(chosen, bf16, layout)
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Take numbers next to zero for zero: they would slow an adversarial game down tenfold.
+
+    The processor's mode belongs to the whole thread, so it is put back as it was.
+    """
+    flushed = bool(torch.tensor(1e-45) * 1 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
 
 
 def describe(fast: Fast) -> dict[str, object]:
