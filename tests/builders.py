@@ -11,6 +11,7 @@ from torch import nn
 from steelshift.data.cache import PixelCache, cache_pixels
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
 from steelshift.data.table import ImageTable, Row, read_images
+from steelshift.nn.convolution import quicken
 from steelshift.nn.encoders import Encoder
 
 SIDE = 32
@@ -74,6 +75,7 @@ def tiny_encoder(seed: int = 0, normalized: bool = False) -> Encoder:
         nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(256, 16), nn.ReLU(),
     )  # fmt: skip
+    quicken(trunk)
     return Encoder(trunk, SIDE)
 
 

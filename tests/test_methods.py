@@ -214,7 +214,7 @@ def test_training_repeats_itself(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_training_lowers_the_task_loss(name):
-    logs = train(variant(name), 40, rate=0.05, count=12)
+    logs = train(variant(name), 80, rate=0.05, count=12)
     assert sum(log["L_task"] for log in logs[-5:]) < 0.8 * sum(log["L_task"] for log in logs[:5])
 
 

@@ -2,6 +2,7 @@ import io
 import os
 import struct
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +10,8 @@ from torch import nn
 
 from builders import tiny_encoder
 from steelshift.errors import UsageError
-from steelshift.nn.encoders import build_encoder, last_convolution
+from steelshift.nn.convolution import GreyStem, NarrowConvolution
+from steelshift.nn.encoders import FAINT, WINDOWS, build_encoder, even_light, last_convolution, light_window
 from steelshift.nn.heads import discriminator, task_classifier
 from steelshift.nn.normalization import LineBatchNorm, arrange, encode_both, settle, use_line
 from steelshift.nn.reversal import reverse
@@ -89,7 +91,7 @@ def test_weights_come_from_a_file(tmp_path, kind):
     path = tmp_path / f"weights.{kind}"
     (save_file if kind == "safetensors" else torch.save)(state, path)
     loaded = build_encoder("test_resnet", 64, weights=path)
-    assert all(torch.equal(value, state[key]) for key, value in loaded.trunk.state_dict().items())
+    assert all(torch.allclose(value, state[key]) for key, value in loaded.trunk.state_dict().items())
 
 
 def test_alexnets_convolutions_may_come_without_its_head_but_fc7_needs_it(tmp_path):
@@ -97,7 +99,7 @@ def test_alexnets_convolutions_may_come_without_its_head_but_fc7_needs_it(tmp_pa
     state = {f"features.{key}": value for key, value in trained.trunk[0].state_dict().items()}
     torch.save(state, tmp_path / "convolutions.pt")
     loaded = build_encoder("alexnet", 64, weights=tmp_path / "convolutions.pt")
-    assert all(torch.equal(value, state[f"features.{key}"]) for key, value in loaded.trunk[0].state_dict().items())
+    assert all(torch.allclose(value, state[f"features.{key}"]) for key, value in loaded.trunk[0].state_dict().items())
     with pytest.raises(UsageError, match="classifier"):
         build_encoder("alexnet", 64, feature="fc7", weights=tmp_path / "convolutions.pt")
 
@@ -148,6 +150,87 @@ def test_a_weights_file_never_runs_code(tmp_path):
 def test_torchvisions_weights_are_not_promised_for_timms_encoders():
     with pytest.raises(UsageError):
         build_encoder("test_resnet", 64, weights="torchvision")
+
+
+# Light and convolutions.
+
+
+def test_light_is_taken_out_window_by_window():
+    size = 40
+    window = size // WINDOWS | 1
+    picture = images(2, seed=3)[:, :, :size, :size].contiguous()
+    even = even_light(picture, light_window(size))
+    mirrored = np.pad(picture[1, 0].numpy(), window // 2, mode="reflect")
+    centred = np.array(
+        [
+            [picture[1, 0, y, x] - mirrored[y : y + window, x : x + window].mean() for x in range(size)]
+            for y in range(size)
+        ]
+    )
+    wanted = centred / (np.sqrt((centred**2).mean()) + FAINT)
+    assert np.abs(even[1, 0].numpy() - wanted).max() < 1e-5
+
+
+def test_gain_offset_and_slow_light_change_nothing():
+    size = 64
+    picture, window = images(3, seed=4)[:, :, :size, :size], light_window(size)
+    slope = torch.linspace(-40, 40, size) + torch.linspace(-20, 20, size)[:, None]
+    even, other = even_light(picture, window), even_light(0.7 * picture + 30 + slope, window)
+    inside = slice(size // WINDOWS, -size // WINDOWS)  # at the edge a slope is mirrored
+    assert (even - other)[..., inside, inside].abs().max() < 0.15
+    assert torch.corrcoef(torch.stack([even.flatten(), other.flatten()]))[0, 1] > 0.99
+
+
+def test_light_keeps_its_precision_under_autocast():
+    picture, window = images(3, seed=4), light_window(64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = even_light(picture, window)
+    assert torch.equal(under, even_light(picture, window))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [(11, 4, 2, 112), (7, 2, 3, 65), (3, 1, 1, 30), (16, 16, 0, 64), (3, 2, 0, 99)],
+)
+def test_a_grey_stem_sees_three_equal_channels(kernel, stride, padding, size):
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 8, kernel, stride, padding)
+    grey = torch.randn(2, 1, size, size)
+    stem = GreyStem(first)
+    assert torch.allclose(stem(grey), first(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+    assert stem.weight.shape == (8, 1, kernel, kernel)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "bias"), [(3, 1, True), (3, 1, False), (5, 2, True), (3, 0, True), (1, 0, False)]
+)
+def test_a_narrow_convolution_is_a_convolution(kernel, padding, bias):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(16, 24, kernel, padding=padding, bias=bias)
+    narrow = NarrowConvolution(plain)
+    assert narrow.weight is plain.weight
+    values = torch.randn(4, 16, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    wanted = plain(values)
+    pull = torch.randn_like(wanted)
+    parameters = [values, *plain.parameters()]
+    reference = torch.autograd.grad(wanted, parameters, pull)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = narrow(values)
+    assert type(found.grad_fn).__name__ == "_ConvolveBackward"
+    for got, right in zip(
+        (found, *torch.autograd.grad(found, parameters, pull.bfloat16())), (wanted, *reference), strict=True
+    ):
+        assert (got - right).norm() < 0.01 * right.norm()
+    assert torch.equal(narrow(values), wanted)  # outside bf16 it is the plain one
+
+
+def test_only_what_can_be_quickened_is():
+    encoder = build_encoder("alexnet", 64)
+    kinds = [type(module) for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    assert kinds == [GreyStem, *[NarrowConvolution] * 4]
+    encoder = build_encoder("resnet18", 64)
+    strided = [module for module in encoder.modules() if type(module) is nn.Conv2d]
+    assert strided and all(module.stride == (2, 2) for module in strided)
 
 
 # Normalization across lines.

@@ -80,7 +80,9 @@ def tiles(
 def fit(arguments: list[str]) -> None:
     from steelshift.adapt import fit as run_fit
     from steelshift.training.config import Config, from_mapping, knobs_of, read_mapping
+    from steelshift.training.precision import keep_memory
 
+    keep_memory()
     values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}
     method = _value_of("--method", arguments) or values.get("method") or "iadsa"
     knobs = from_mapping(knobs_of(method), values.pop("knobs", None) or {}, prefix="knobs.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steelshift.errors import UsageError
+from steelshift.nn.convolution import quicken
 
 Feature = Literal["conv_bottleneck", "conv_flat", "fc7", "fc7_bottleneck"]
 BOTTLENECK = 256
@@ -26,13 +27,14 @@ FAINT = 2.0
 class Encoder(nn.Module):
     """Features of grey images.
 
-    trunk: takes (B, 3, S, S), gives (B, ...) that is flattened to `width`.
+    trunk: takes (B, 1, S, S), gives (B, ...) that is flattened to `width`.
     """
 
     def __init__(self, trunk: nn.Module, size: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.size = size
+        self.register_buffer("window", light_window(size), persistent=False)
         with torch.no_grad():
             trunk.eval()
             self.width = self(torch.zeros(1, 1, size, size)).shape[1]
@@ -40,22 +42,25 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (B, 1, S, S) in [0, 255] -> (B, width)."""
-        scaled = even_light(images)
-        return self.trunk(scaled.expand(-1, 3, -1, -1)).flatten(1)
+        return self.trunk(even_light(images, self.window)).flatten(1)
 
 
-def even_light(images: Tensor) -> Tensor:
+def light_window(size: int) -> Tensor:
+    """(S, S): row i averages the pixels of a window around pixel i; windows at an edge see it mirrored."""
+    side = size // WINDOWS | 1
+    rows = F.pad(torch.eye(size).unsqueeze(0), (side // 2, side // 2), mode="reflect")
+    return F.avg_pool1d(rows, side, stride=1)[0].T.contiguous()
+
+
+def even_light(images: Tensor, window: Tensor) -> Tensor:
     """Take out what lighting and exposure do: float (B, 1, S, S) in [0, 255] -> the same shape, spread near 1.
 
     The mean of a window around each pixel is subtracted, then each image is divided by its own spread. Lighting, gain
     and offset differ from line to line and carry no class; the windows are large against most defects.
     """
-    side = images.shape[-1] // WINDOWS | 1
-    half = side // 2
-    padded = F.pad(images, (half, half, half, half), mode="reflect")
-    lighting = F.avg_pool2d(F.avg_pool2d(padded, (side, 1), stride=1), (1, side), stride=1)
-    centred = images - lighting
-    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
+    with torch.autocast(images.device.type, enabled=False):  # grey levels need more than bf16's eight bits
+        centred = images - window @ images @ window.T
+        return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
 
 
 def build_encoder(
@@ -66,13 +71,14 @@ def build_encoder(
     name: `alexnet`, or any model of torchvision or timm. size: side of its square input in pixels.
     feature: for AlexNet, what the feature is: `conv_bottleneck` (convolutions, then 256), `conv_flat` (convolutions
         at 6 x 6, 9216), `fc7` (4096), `fc7_bottleneck` (fc7, then 256).
-    weights: a file of safetensors, or a state dict that `torch.load(weights_only=True)` reads, whose names match;
-        `torchvision` downloads theirs, and nothing else ever does.
+    weights: a file of safetensors, or a state dict that `torch.load(weights_only=True)` reads, whose names match, of
+        a network that reads three channels or grey; `torchvision` downloads theirs, and nothing else ever does.
 
     Raises UsageError for an unknown name, a size too small, or a file that does not fit.
     """
     try:
         trunk = _alexnet(size, feature, weights) if name == "alexnet" else _other(name, weights)
+        quicken(trunk)
         return Encoder(trunk, size)
     except (RuntimeError, ValueError, OSError, LookupError, AssertionError) as error:
         raise UsageError("encoder_does_not_fit", name=name, size=size, why=_first_line(error)) from error
@@ -138,11 +144,13 @@ def _load(model: nn.Module, weights: str | Path | None, cut: str | None = None) 
         return
     state = _read(weights)
     known = model.state_dict()
-    fitting = {
-        key: value
-        for key, value in state.items()
-        if key in known and isinstance(value, Tensor) and value.shape == known[key].shape
-    }
+    state = {key: value for key, value in state.items() if key in known and isinstance(value, Tensor)}
+    fitting = {}
+    for key, value in state.items():
+        grey = value.ndim == 4 and value.shape[1] == 1 and known[key].shape[1] == 3
+        shared = value.expand(-1, 3, -1, -1) / 3 if grey else value
+        if shared.shape == known[key].shape:
+            fitting[key] = shared
     missing = [key for key in sorted(known.keys() - fitting.keys()) if cut is None or not key.startswith(cut)]
     if missing:
         raise ValueError(f"{weights} has no fitting {missing[0]}")
