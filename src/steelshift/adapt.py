@@ -7,7 +7,6 @@ a checkpoint without target labels, write the inspector, and, where target label
 import json
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from steelshift.candidates import look_at_candidates
 from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.data.stream import resized
 from steelshift.errors import DataError, UsageError
@@ -25,19 +25,14 @@ from steelshift.inspection.card import model_card
 from steelshift.inspection.inspector import Inspector, in_batches
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
-from steelshift.messages import say
-from steelshift.progress import showing
 from steelshift.report.page import render
 from steelshift.selection.calibration import review_threshold, temperature
-from steelshift.selection.metrics import mean_class_accuracy
-from steelshift.selection.validators import choose, information_maximization
+from steelshift.selection.validators import choose
 from steelshift.stages import Training
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import describe, without_denormals
 
-MOST_VALIDATED = 1000
-"""Target training images on which candidates are compared."""
 GOLDEN = 8
 """Golden examples that an inspector carries."""
 
@@ -70,7 +65,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     method = training.adapt(labels)
 
     # S6
-    candidates = _look_at_candidates(training)
+    candidates = look_at_candidates(training)
     chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
     _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL), config.review_rate)
@@ -110,40 +105,6 @@ def render_again(run: Path) -> Path:
         raise UsageError("no_report", path=run) from error
     write_text(run / "report.html", render(report, thumbnails))
     return run / "report.html"
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The checkpoints to choose from, and what is known of each without a target label."""
-
-    steps: list[int]
-    source_validation: list[float]
-    """Mean class accuracy on held-out source images."""
-    information_maximization: list[float]
-    """On unlabelled target training images."""
-    validation_logits: list[np.ndarray]
-    test_logits: list[np.ndarray]
-    """On the target test split; nothing chooses by them."""
-
-
-def _look_at_candidates(training: Training) -> Candidates:
-    lines, config = training.lines, training.config
-    validation, unlabelled, test = lines.source.part(VAL), lines.target.part(TRAIN), lines.target.part(TEST)
-    prepared = resized(validation, np.arange(len(validation)), config.size)
-    prepared_target = resized(unlabelled, np.arange(min(len(unlabelled), MOST_VALIDATED)), config.size)
-    prepared_test = resized(test, np.arange(len(test)), config.size)
-    found = Candidates(training.method_phase.kept_at, [], [], [], [])
-    with showing(say("judging_candidates"), len(found.steps)) as advance:
-        for done, step in enumerate(found.steps, start=1):
-            inspector = training.inspector(training.method_phase, step)
-            logits = in_batches(inspector.logits, prepared)
-            found.validation_logits.append(logits)
-            found.source_validation.append(mean_class_accuracy(lines.labels(VAL), logits.argmax(1)))
-            on_target = in_batches(inspector.probabilities, prepared_target).astype(np.float64)
-            found.information_maximization.append(information_maximization(on_target))
-            found.test_logits.append(in_batches(inspector.logits, prepared_test))
-            advance(done)
-    return found
 
 
 def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray, review_rate: float) -> None:

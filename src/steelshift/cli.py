@@ -220,8 +220,43 @@ def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0, js
         print(out)
 
 
+def bench(
+    suite: Positional[Path], out: Path = Path("bench"), resume: bool = False, jobs: int = 1, json: bool = False
+) -> None:
+    """Run many methods on many pairs of lines over many seeds, side by side, into one table.
+
+    Args:
+        suite: YAML file of seeds, settings, pairs and methods.
+        out: Folder of the table, results.csv, and of what is needed to continue; paths in the suite are not changed.
+        resume: Continue an interrupted suite, or add what the file has gained.
+        jobs: Processes at once; the processor's cores are shared out among them.
+        json: Print one JSON object.
+    """
+    from steelshift.bench.running import run_suite
+    from steelshift.bench.table import render_table
+
+    table = run_suite(suite, out, resume=resume, jobs=jobs)
+    if json:
+        _print_json({"results": str(table)})
+    else:
+        print(render_table(out, "md"), end="")
+
+
+def bench_table(folder: Positional[Path], format: Literal["md", "csv", "html"] = "md") -> None:
+    """Print the table of a suite that was run: mean over seeds, 95 % intervals, gap closed.
+
+    Args:
+        folder: What `bench` wrote.
+        format: md, csv or html.
+    """
+    from steelshift.bench.table import render_table
+
+    print(render_table(folder, format), end="")
+
+
 COMMANDS: dict[str, Callable] = {
-    command.__name__: command for command in (check, tiles, fit, evaluate, inspect, report, synth)
+    command.__name__.replace("_", "-"): command
+    for command in (check, tiles, fit, evaluate, inspect, report, synth, bench, bench_table)
 }
 
 
@@ -257,7 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _help() -> str:
     first = {name: (command.__doc__ or FIT).strip().splitlines()[0] for name, command in COMMANDS.items()}
-    lines = [f"  {name:<9} {text}" for name, text in first.items()]
+    lines = [f"  {name:<12} {text}" for name, text in first.items()]
     return "\n".join(["usage: steelshift COMMAND [--help] [options]", "", *lines])
 
 

@@ -315,6 +315,34 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Stopped. What was finished is kept; continue with the same command and --resume.",
         "已停止。已完成的部分保留；用同一命令加 --resume 继续。",
     ),
+    "pair_kind": (
+        "A pair needs one of: synthetic; photographed; source and target. Give exactly one of them.",
+        "一对产线需要以下之一：synthetic；photographed；source 与 target。请恰好给出一种。",
+    ),
+    "suite_lacks": (
+        "The suite {path} has no usable {key}. Write seeds as a list, pairs and methods as maps by name.",
+        "套件 {path} 缺少可用的 {key}。seeds 写成列表，pairs 和 methods 写成按名称的映射。",
+    ),
+    "suite_name": (
+        "{path} has the name {name!r}, which cannot name a folder. Leave out slashes and a leading dot.",
+        "{path} 中的名称 {name!r} 不能作文件夹名。请去掉斜杠和开头的点。",
+    ),
+    "suite_gives": (
+        "{path} sets {key} for {name}, which the suite gives to each run itself. Remove it there.",
+        "{path} 为 {name} 设置了 {key}，而它由套件自行给出。请删除它。",
+    ),
+    "suite_variable": (
+        "{value} names an environment variable that is not set. Set it, or write the path.",
+        "{value} 中的环境变量未设置。请设置它，或直接写路径。",
+    ),
+    "bench_failed": (
+        "Runs of {units} failed; all others are finished. See {log}, then continue with --resume.",
+        "{units} 的运行失败；其余已完成。请查看 {log}，然后用 --resume 继续。",
+    ),
+    "no_results": (
+        "{path} holds no results.csv. Name the folder that `steelshift bench` wrote.",
+        "{path} 中没有 results.csv。请给出 `steelshift bench` 写入的文件夹。",
+    ),
 }
 
 

@@ -27,11 +27,13 @@ from steelshift.training.precision import Fast
 class Training:
     """The phases of one run. Each trains on from its newest checkpoint, so calling again costs nothing."""
 
-    def __init__(self, config: Config, fast: Fast, lines: Lines) -> None:
+    def __init__(self, config: Config, fast: Fast, lines: Lines, shared: Path | None = None) -> None:
+        """shared: folder of what does not depend on the method: source training and oracle. By default the run's."""
         self.config = config
+        self.shared = shared or config.out
         self.fast = fast
         self.lines = lines
-        self.baseline_phase = self._phase("source_only", 1, config.steps)
+        self.baseline_phase = self._phase("source_only", 1, config.steps, folder=self.shared)
         self.method_phase = (
             self.baseline_phase
             if config.method == "source_only"
@@ -42,7 +44,7 @@ class Training:
         """S1: cross-entropy on the source line; then the baseline, as many steps more of it as the method gets."""
         source_only = METHODS["source_only"]
         self.pretrained = source_only(self._fresh(), source_only.Knobs())
-        self._train(self._phase("pretrain", 0, self.config.pretrain_steps), self.pretrained)
+        self._train(self._phase("pretrain", 0, self.config.pretrain_steps, folder=self.shared), self.pretrained)
         self.baseline = source_only(self._start(), source_only.Knobs())
         self._train(self.baseline_phase, self.baseline)
 
@@ -61,7 +63,7 @@ class Training:
     def oracle(self, labels: np.ndarray) -> Inspector:
         """The ceiling: same encoder, augmentation and number of steps on the labelled target training split."""
         config = self.config
-        phase = self._phase("oracle", 3, config.pretrain_steps + config.steps, folder=config.out / "judging")
+        phase = self._phase("oracle", 3, config.pretrain_steps + config.steps, folder=self.shared / "judging")
         phase = dataclasses.replace(phase, source=self._labelled_target(labels))
         self._train(phase, METHODS["oracle"](self._fresh(), METHODS["oracle"].Knobs()))
         return self.inspector(phase, phase.steps)

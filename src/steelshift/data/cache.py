@@ -151,10 +151,11 @@ def _write(
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(pixels_path)
-            sync_folder(pixels_path.parent)
+            write_json(temporary, index)
+            temporary.replace(index_path)
+            sync_folder(index_path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-    write_json(index_path, index)
 
 
 def _decode_all(table: ImageTable, bit_depth: int | None) -> Iterator[tuple[np.ndarray, int] | Unreadable]:

@@ -1,0 +1,202 @@
+"""Suites: what they read, what they make ready, that a killed one continues to the same table."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from builders import write_line
+from steelshift.bench.pairs import prepare
+from steelshift.bench.running import COLUMNS, run_suite
+from steelshift.bench.suite import Pair, hash_of, load_suite
+from steelshift.bench.table import mean_and_interval, render_table, summarize
+from steelshift.cli import main
+from steelshift.data.table import find_classes, list_places, read_images, read_labels
+from steelshift.errors import UsageError
+
+TINY = {"size": 64, "batch": 8, "steps": 4, "pretrain_steps": 3, "candidates": 2, "encoder": "test_resnet"}
+SUITE = {
+    "seeds": [0, 1],
+    "settings": TINY,
+    "pairs": {"drawn 一, mild": {"synthetic": "mild", "images": 70}},
+    "methods": {
+        "source_only": {"method": "source_only"},
+        "dann": {"method": "dann"},
+        "两": {"method": "iadsa", "knobs": {"embedding": "none"}},
+        "refused": {"method": "dann", "encoder": "alexnet", "normalization": "separate"},
+    },
+}
+
+
+def written(folder: Path, **changes) -> Path:
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(SUITE | changes, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def not_measured(out: Path) -> list[dict[str, str]]:
+    return [{key: value for key, value in row.items() if not key.endswith(("_seconds", "_mb"))} for row in rows(out)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("suite")
+    run_suite(written(folder), folder / "out", resume=False, jobs=2)
+    return folder / "out"
+
+
+def test_every_run_is_a_row_in_the_order_of_the_suite(finished: Path) -> None:
+    found = rows(finished)
+    assert [(row["seed"], row["method"]) for row in found] == [
+        (seed, method) for seed in "01" for method in SUITE["methods"]
+    ]
+    for row in found:
+        if row["method"] == "refused":
+            assert "alexnet" in row["error"] and row["selected"] == ""
+            continue
+        assert row["error"] == "" and int(row["n"]) == 14
+        by_step = list(map(float, row["by_step"].split()))
+        assert float(row["last"]) == by_step[-1] and float(row["peeked"]) == max(by_step)
+        assert float(row["selected"]) in by_step
+    same = {(row["seed"], row["source_only"], row["oracle"]) for row in found if not row["error"]}
+    assert len(same) == 2  # baseline and oracle are those of the seed, whatever the method
+    assert len({row["weights_sha"] for row in found if not row["error"]}) == 6
+    assert all(row["selected"] == row["source_only"] for row in found if row["method"] == "source_only")
+    assert not (finished / "work" / "drawn 一, mild" / "0").exists()
+
+
+def test_a_killed_suite_continues_to_the_same_table(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "steelshift", "bench", written(tmp_path), "--out", out, "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("rows/*/*/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert 0 < len(rows(out)) < 8
+    assert main(["bench", str(written(tmp_path)), "--out", str(out)]) == 2
+    subprocess.run([*command, "--resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert (out / "results.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
+    assert not_measured(out) == not_measured(finished)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("rows/*/*/*.json")}
+    run_suite(written(tmp_path), out, resume=True, jobs=2)
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("rows/*/*/*.json")}
+
+
+def test_a_row_of_other_options_is_made_anew_and_others_stay(finished: Path, tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path))
+    one = hash_of(suite.config("dann", 0, source=(), target=(), out=Path()), suite.pairs["drawn 一, mild"])
+    assert one == rows(finished)[1]["config_sha"]
+    changed = SUITE["methods"] | {"dann": {"method": "dann", "knobs": {"weight": 0.5}}}
+    other = load_suite(written(tmp_path, methods=changed))
+    pair = other.pairs["drawn 一, mild"]
+    assert hash_of(other.config("dann", 0, source=(), target=(), out=Path()), pair) != one
+    kept = other.config("source_only", 0, source=(Path("x"),), target=(), out=Path("y"))
+    assert hash_of(kept, pair) == rows(finished)[0]["config_sha"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"speed": 1}, "unknown_key"),
+        ({"seeds": []}, "suite_lacks"),
+        ({"pairs": {"../x": {"synthetic": "mild"}}}, "suite_name"),
+        ({"pairs": {"x": {}}}, "pair_kind"),
+        ({"pairs": {"x": {"synthetic": "mild", "source": ["a"], "target": ["b"]}}}, "pair_kind"),
+        ({"pairs": {"x": {"synthetic": "mild", "sise": 3}}}, "unknown_key"),
+        ({"pairs": {"x": {"synthetic": "mild", "flipped": 2}}}, "option_range"),
+        ({"pairs": {"x": {"photographed": "$NOT_SET_ANYWHERE/NEU"}}}, "suite_variable"),
+        ({"methods": {"x": {"method": "nonesuch"}}}, "unknown_method"),
+        ({"methods": {"x": {"seed": 3}}}, "suite_gives"),
+        ({"methods": {"x": {"knobs": {"lambda": 3}}}}, "unknown_key"),
+    ],
+)
+def test_a_suite_that_is_wrong_is_refused_before_anything_runs(tmp_path: Path, changes: dict, key: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run_suite(written(tmp_path, **changes), tmp_path / "out", resume=False, jobs=1)
+    assert caught.value.key == key and not (tmp_path / "out").exists()
+
+
+def test_paths_follow_the_suite_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILL", str(tmp_path / "厂"))
+    pairs = {"x": {"source": ["$MILL/a"], "target": ["b"], "classes": "c.yaml"}, "y": {"synthetic": "mine.yaml"}}
+    suite = load_suite(written(tmp_path, pairs=pairs))
+    assert suite.pairs["x"].source == (tmp_path / "厂" / "a",) and suite.pairs["x"].target == (tmp_path / "b",)
+    assert suite.pairs["x"].classes == tmp_path / "c.yaml" and suite.pairs["y"].synthetic == str(tmp_path / "mine.yaml")
+
+
+def test_a_line_photographed_anew_is_two_disjoint_halves(tmp_path: Path) -> None:
+    line = write_line(tmp_path / "line", {"a": 10, "b": 8})
+    ready = prepare("x", Pair(photographed=line, shift="middle"), tmp_path / "made")
+    source, target = list_places(ready.source), list_places(ready.target)
+    assert {place.label for place in source} == {place.label for place in target} == {"a", "b"}
+    assert len(source) == len(target) == 9
+    originals = {path.stem: path for path in line.rglob("*.png")}
+    assert all(place.path in originals.values() for place in source)
+    with Image.open(target[0].path) as picture:
+        assert picture.size == (32, 24) and picture.mode == "L"
+    assert prepare("x", Pair(photographed=line, shift="middle"), tmp_path / "made") == ready
+
+
+def test_flipped_labels_are_as_many_as_asked_for_and_the_target_keeps_its_own(tmp_path: Path) -> None:
+    line = write_line(tmp_path / "line", {"a": 20, "b": 20, "c": 10})
+    pair = Pair(source=(line,), target=(line,), flipped=0.2)
+    ready = prepare("x", pair, tmp_path / "made")
+    classes = find_classes([line])
+    truth, flipped = (read_labels(place, classes, read_images(place)) for place in (pair.source, ready.source))
+    assert (truth != flipped).sum() == 10 and ready.target == (line,)
+
+
+def test_tiles_of_both_lines_are_labelled_by_their_masks(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_line(tmp_path / name, {"crack": 2, "Free": 2})
+        for path in (tmp_path / name / "crack").iterdir():
+            mask = np.zeros((24, 32), np.uint8)
+            mask[:8, :8] = 255
+            goal = tmp_path / "masks" / name / "crack" / path.name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(goal)
+    pair = Pair(source=(tmp_path / "one",), target=(tmp_path / "two",), tile=12, masks=tmp_path / "masks")
+    ready = prepare("x", pair, tmp_path / "made")
+    labels = [place.label for place in list_places(ready.source)]
+    assert len(labels) == 24 and labels.count("crack") == 2
+
+
+def test_the_table_says_mean_interval_gap_and_harm() -> None:
+    row = {"pair": "p", "method": "m", "error": "", "last": 0.7, "peeked": 0.8, "oracle": 0.9, "train_seconds": 3.0}
+    made = [row | {"source_only": 0.5, "selected": 0.6}, row | {"source_only": 0.5, "selected": 0.4}]
+    [shown] = summarize(made)
+    assert shown["selected"] == "0.500 ± 1.271"  # t(.975, 1) = 12.706 x sd .14142 / sqrt 2
+    assert shown["gain"] == "+0.000 ± 1.271" and shown["worst"] == "0.400"
+    assert shown["gap closed"] == "0 %" and shown["harmed"] == "1 of 2" and shown["seeds"] == "2"
+    assert mean_and_interval([0.25]) == "0.250" and mean_and_interval([]) == ""
+
+
+def test_the_table_comes_in_three_forms(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench-table", str(finished)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 6 and "两" in shown and "n/a" in shown
+    assert len(list(csv.DictReader(render_table(finished, "csv").splitlines()))) == 4
+    assert render_table(finished, "html").count("<tr>") == 5
+    assert main(["bench-table", str(finished / "rows")]) == 2
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "suites").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_suite_of_the_project_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELSHIFT_DATA", "/anywhere")
+    assert load_suite(path).methods
