@@ -54,7 +54,7 @@ def test_tiles_are_labelled_by_masks_and_are_a_line(
     arguments = ["tiles", "--images", str(lines / "source"), "--masks", str(lines / "masks" / "source")]
     assert main([*arguments, "--tile", "64", "--stride", "60", "--out", str(out), "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)["tiles"]
-    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == sum(counts.values())
     assert set(counts) > {"qualified", "patches"}
     for row in rows[::7]:
@@ -62,7 +62,8 @@ def test_tiles_are_labelled_by_masks_and_are_a_line(
         assert (width, height) == (64, 64) and x + 64 <= 200 and y + 64 <= 200
         mask_path = lines / "masks" / "source" / Path(row["group"])
         if mask_path.exists():
-            share = (np.asarray(Image.open(mask_path))[y : y + 64, x : x + 64] > 127).mean()
+            with Image.open(mask_path) as mask:
+                share = (np.asarray(mask)[y : y + 64, x : x + 64] > 127).mean()
             assert share == pytest.approx(float(row["covered"]), abs=1e-4)
             assert (share == 0) == (row["label"] == "qualified")
     assert main(["check", "--source", str(out), "--target", str(out), "--json"]) == 0
@@ -86,7 +87,7 @@ def test_inspect_writes_one_row_a_file(
     assert main(["inspect", str(run), str(images), "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["decisions"]["unreadable"] == 3
     if suffix == "csv":
-        rows = list(csv.DictReader(out.open(encoding="utf-8")))
+        rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     elif suffix == "jsonl":
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     else:

@@ -23,7 +23,7 @@ from steelshift.messages import say
 FORMAT = 1
 ABANDONED = 3600
 """Seconds without a write after which the half-written file of another process counts as left by a killed one."""
-_AHEAD = 64  # images in flight: memory stays flat however many there are
+_AHEAD = 2 * (os.cpu_count() or 1)  # files in flight: memory stays flat however many and however large they are
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ MAX_PIXELS = 40_000_000
 MAX_BYTES = 128 * 1024 * 1024
 MIN_SIDE = 2
 
+# Pillow warns of odd metadata and of large images; sizes are checked here before decoding. Said once for the process:
+# images are decoded in threads, and catching warnings around each is not safe there.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class Unreadable(Exception):
     """One file that cannot be used; `reason` is a key of the catalogue. It becomes a named row, never a traceback."""
@@ -67,18 +71,16 @@ def decode(content: bytes, *, bit_depth: int | None = None, max_pixels: int = MA
     Raises Unreadable, and nothing else, for whatever the bytes are.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; sizes are checked here before decoding
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise Unreadable("too_many_pixels", width=width, height=height, limit=max_pixels)
-                if min(width, height) < MIN_SIDE:
-                    raise Unreadable("too_small", width=width, height=height)
-                frames = int(getattr(image, "n_frames", 1))
-                declared = _declared_depth(image, content)
-                image.load()
-                pixels, depth = _to_uint8(_upright(image), bit_depth, declared)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unreadable("too_many_pixels", width=width, height=height, limit=max_pixels)
+            if min(width, height) < MIN_SIDE:
+                raise Unreadable("too_small", width=width, height=height)
+            frames = int(getattr(image, "n_frames", 1))
+            declared = _declared_depth(image, content)
+            image.load()
+            pixels, depth = _to_uint8(_upright(image), bit_depth, declared)
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:

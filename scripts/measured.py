@@ -1,0 +1,44 @@
+"""Run a command and watch it: what it printed, how long it took, how much memory it held."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Measured:
+    code: int
+    out: str
+    err: str
+    seconds: float
+    peak_mb: float
+    """Largest resident memory without pages of files, which the system takes back when it needs them."""
+
+
+def steelshift(*arguments: object) -> Measured:
+    """Run a command of this environment's steelshift to its end."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "steelshift", *map(str, arguments)]
+    environment = os.environ | {"STEELSHIFT_LANG": "en"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    peak = [0.0]
+    watch = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
+    watch.start()
+    out, err = process.communicate()
+    return Measured(process.returncode, out, err, time.monotonic() - began, peak[0])
+
+
+def _watch(pid: int, peak: list[float]) -> None:
+    status = Path(f"/proc/{pid}/status")
+    while True:
+        try:
+            lines = status.read_text().splitlines()
+        except OSError:
+            return
+        held = [int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")]
+        peak[0] = max(peak[0], *held, 0.0)
+        time.sleep(0.02)

@@ -1,0 +1,311 @@
+"""Prove that no image stops a command: mutated files, hand-made nasties, and lines with every fault of real data.
+
+    .venv/bin/python scripts/prove_hostile.py --mutations 10000
+
+Writes seeded mutations (flipped bits, cut ends, spliced files, edited headers) of drawn images in four formats, and a
+collection made by hand, and sends all of them through `check` and `inspect`. No traceback may appear, every file must
+have exactly one row, memory must not grow with their number. Then deep images against their 8-bit twins, eight EXIF
+orientations and lossless formats against each other, and lines with unreadable files, an empty class, a class that only
+the target has, 1:500 imbalance and duplicates across lines: each must be named, none may stop a run. Prints a JSON
+object a finding and closes with `N passed, N failed`.
+"""
+
+import argparse
+import io
+import json
+import shutil
+import struct
+import sys
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from measured import Measured, steelshift
+from steelshift.data.camera import SHIFTS
+from steelshift.data.synthetic import CLASSES, draw, write_lines
+
+GROWTH = 50.0
+"""Megabytes that ten times as many files may cost."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, default=None, help="folder to work in; a temporary one by default")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        proof = Proof(options.work or Path(temporary), options.seed)
+        proof.mutations(options.mutations)
+        proof.nasties()
+        proof.deep_images()
+        proof.orientations_and_formats()
+        proof.faulty_lines()
+    print(f"{proof.passed} passed, {proof.failed} failed")
+    return 1 if proof.failed else 0
+
+
+class Proof:
+    def __init__(self, work: Path, seed: int) -> None:
+        self.work = work
+        self.seed = seed
+        self.passed = self.failed = 0
+        write_lines(work / "lines", shift=SHIFTS["mild"], images=84, seed=seed)
+        self.source, self.target, self.run = work / "lines" / "source", work / "lines" / "target", work / "run"
+        small = ("--size", 64, "--steps", 60, "--pretrain-steps", 60, "--batch", 16, "--no-oracle")
+        fitted = steelshift("fit", "--source", self.source, "--target", self.target, "--out", self.run, *small)
+        assert fitted.code == 0, fitted.err
+
+    def mutations(self, count: int) -> None:
+        rng = np.random.default_rng(self.seed)
+        victims = [
+            _encoded(draw(name, rng)[0], kind) for name in CLASSES[:4] for kind in ("PNG", "JPEG", "BMP", "TIFF")
+        ]
+        victims += [_encoded(np.stack([draw("patches", rng)[0]] * 3, 2), kind) for kind in ("PNG", "JPEG")]
+        victims += [_encoded(draw("scratches", rng)[0].astype(np.uint16) * 257, kind) for kind in ("PNG", "TIFF")]
+        peaks = {}
+        for share, folder in ((10, self.work / "tenth"), (1, self.work / "mutated")):
+            folder.mkdir()
+            for number in range(count // share):
+                (folder / f"{number:06d}.png").write_bytes(mutated(victims[number % len(victims)], victims, rng))
+            out = self.work / f"{folder.name}.csv"
+            inspected = steelshift("inspect", self.run, folder, "--out", out)
+            checked = steelshift("check", "--source", self.source, "--target", folder, "--json")
+            self._judge(f"inspect {count // share} mutations", inspected, _rows(out) == count // share)
+            known = json.loads(checked.out)["target"] if checked.code == 0 else {"images": 0, "unreadable": []}
+            found = known["images"] + len(known["unreadable"])
+            self._judge(f"check {count // share} mutations", checked, found == count // share)
+            peaks[folder.name] = {"inspect": inspected.peak_mb, "check": checked.peak_mb}
+        for command in ("inspect", "check"):
+            grown = peaks["mutated"][command] - peaks["tenth"][command]
+            self._say(grown < GROWTH, f"memory of {command}", grown_mb=round(grown, 1), most_mb=GROWTH)
+
+    def nasties(self) -> None:
+        folder = self.work / "nasties"
+        made = nasties(np.random.default_rng(self.seed))
+        for name, content in made.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        (folder / "dangling.png").symlink_to(folder / "absent.png")
+        (folder / "a folder.png").mkdir()
+        out = self.work / "nasties.csv"
+        inspected = steelshift("inspect", self.run, folder, "--out", out)
+        self._judge(f"inspect {len(made) + 1} made by hand", inspected, _rows(out) == len(made) + 1)
+        checked = steelshift("check", "--source", self.source, "--target", folder)
+        self._judge("check those", checked, True)
+
+    def deep_images(self, count: int = 200) -> None:
+        """12 and 16 bit images against their 8-bit twins: same class (off ties), p within .02."""
+        folder = self.work / "deep"
+        folder.mkdir()
+        rng = np.random.default_rng(self.seed + 1)
+        for number in range(count):
+            grey = draw(CLASSES[number % len(CLASSES)], rng)[0].astype(np.float64)
+            finer = np.clip(grey + rng.uniform(-0.5, 0.5, grey.shape), 0, 255)
+            for bits in (12, 16):
+                values = np.rint(finer / 255 * (2**bits - 1)).astype(np.uint16)
+                (folder / f"{number:03d}-{bits}.png").write_bytes(_encoded(values, "PNG"))
+            (folder / f"{number:03d}-08.png").write_bytes(_encoded(np.rint(finer).astype(np.uint8), "PNG"))
+        out = self.work / "deep.jsonl"
+        steelshift("inspect", self.run, folder, "--out", out)
+        rows = {Path(row["path"]).stem: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
+        wrong, largest = 0, 0.0
+        for number in range(count):
+            twin = rows[f"{number:03d}-08"]
+            for bits in (12, 16):
+                row = rows[f"{number:03d}-{bits}"]
+                largest = max(largest, abs(row["p"] - twin["p"]))
+                tie = twin["p"] - twin["p_second"] < 0.02
+                wrong += (row["class"] != twin["class"] and not tie) or row["bit_depth"] != bits
+        self._say(wrong == 0 and largest < 0.02, f"{2 * count} deep images", other_class=wrong, largest_dp=largest)
+
+    def orientations_and_formats(self) -> None:
+        """The same picture in eight EXIF orientations and three lossless formats: one score."""
+        folder = self.work / "orientations"
+        folder.mkdir()
+        upright = draw("scratches", np.random.default_rng(self.seed))[0][:, :150]
+        stored = {
+            1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
+            6: np.rot90(upright), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+        }  # fmt: skip
+        for orientation, pixels in stored.items():
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            (folder / f"{orientation}.png").write_bytes(_encoded(np.ascontiguousarray(pixels), "PNG", exif=exif))
+        for kind in ("BMP", "TIFF"):
+            (folder / f"{kind}.x").write_bytes(_encoded(np.ascontiguousarray(upright), kind))
+        out = self.work / "orientations.jsonl"
+        steelshift("inspect", self.run, folder, "--out", out)
+        rows = list(map(json.loads, out.read_text(encoding="utf-8").splitlines()))
+        scores = {(row["class"], row["p"], row["width"], row["height"]) for row in rows}
+        self._say(len(scores) == 1 and len(rows) == 10, "orientations and lossless formats", scores=len(scores))
+
+    def faulty_lines(self) -> None:
+        """Faults of real data, all in one pair of lines."""
+        source, target = self.work / "faulty" / "source", self.work / "faulty" / "target"
+        shutil.copytree(self.source, source)
+        shutil.copytree(self.target, target)
+        rng = np.random.default_rng(self.seed)
+        for line in (source, target):
+            files = sorted(line.rglob("*.png"))
+            for path in rng.choice(files, len(files) // 20, replace=False):
+                path.write_bytes(path.read_bytes()[:300])  # one in twenty cannot be read
+        shutil.rmtree(target / "crazing")  # a class that the target lacks
+        (source / "qualified" / "Thumbs.db").write_bytes(b"not an image")
+        for number in range(500):  # the rest is one in five hundred
+            Image.fromarray(draw("qualified", rng, size=64)[0]).save(source / "qualified" / f"more-{number}.png")
+        for extra in sorted((source / "pitting").iterdir())[1:]:
+            extra.unlink()
+        (target / "rust").mkdir()  # a class that only the target has
+        for number in range(6):
+            Image.fromarray(draw("patches", rng, size=64)[0]).save(target / "rust" / f"{number}.png")
+        for path in sorted((source / "scratches").glob("*.png"))[:3]:
+            shutil.copy(path, target / "scratches" / f"copy-{path.name}")
+        lines = ("--source", source, "--target", target)
+        checked = steelshift("check", *lines, "--json")
+        self._judge("check of faulty lines", checked, True)
+        found = " ".join(json.loads(checked.out)["findings"]) if checked.code == 0 else ""
+        for fault, words in {
+            "unreadable files": "damaged or cut short", "class that the target lacks": "crazing",
+            "class that only the target has": "rust", "rare class": "pitting", "duplicates across": "both lines",
+        }.items():  # fmt: skip
+            self._say(words in found, f"{fault}: named", words=words)
+        small = ("--size", 64, "--steps", 20, "--pretrain-steps", 20, "--batch", 16, "--no-equal-numbers")
+        fitted = steelshift("fit", *lines, "--out", self.work / "faulty-run", *small, "--json")
+        self._judge("fit of faulty lines", fitted, "unreadable" in fitted.err or "cannot" in fitted.err)
+
+    def _judge(self, what: str, run: Measured, right: bool) -> None:
+        quiet = "Traceback" not in run.err and "Warning" not in run.err
+        self._say(
+            run.code == 0 and quiet and right, what, exit=run.code, seconds=round(run.seconds, 1), mb=round(run.peak_mb)
+        )
+        if not quiet or run.code:
+            print(run.err[-2000:], file=sys.stderr)
+
+    def _say(self, right: bool, what: str, **figures: object) -> None:
+        self.passed, self.failed = self.passed + right, self.failed + (not right)
+        print(json.dumps({"finding": what, "right": bool(right), **figures}), flush=True)
+
+
+def mutated(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
+    """One of four ways to spoil a file."""
+    way, data = rng.integers(4), bytearray(content)
+    if way == 0:  # flipped bits
+        for place in rng.integers(0, len(data), rng.integers(1, 30)):
+            data[place] ^= 1 << int(rng.integers(8))
+    elif way == 1:  # cut
+        del data[int(rng.integers(0, len(data))) :]
+    elif way == 2:  # two files in one
+        other = others[int(rng.integers(len(others)))]
+        data = data[: int(rng.integers(1, len(data)))] + other[int(rng.integers(0, len(other))) :]
+    else:  # edited header
+        for place in rng.integers(0, min(64, len(data)), rng.integers(1, 8)):
+            data[place] = int(rng.integers(256))
+    return bytes(data)
+
+
+def nasties(rng: np.random.Generator) -> dict[str, bytes]:
+    """Files by name that real folders and bad people hold."""
+    grey = draw("patches", rng)[0]
+    colour = np.stack([grey, grey // 2, 255 - grey], 2)
+    found = {
+        "empty.png": b"",
+        "text.png": b"this is no image\n" * 30,
+        "one byte.jpg": b"\xff",
+        "page.svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+        "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) print\n",
+        "bomb 64 MP.png": _flat_png(8_000),
+        "bomb 400 MP.png": _flat_png(20_000),
+        "bomb 10 GP.png": _flat_png(100_000, 10),
+        "zip first.png": _zip() + _encoded(grey, "PNG"),
+        "zip behind.png": _encoded(grey, "PNG") + _zip(),
+        "half.jpg": _encoded(grey, "JPEG")[:2_000],
+        "half.bmp": _encoded(grey, "BMP")[:9_000],
+        "header only.png": _encoded(grey, "PNG")[:33],
+        "header only.jpg": _encoded(grey, "JPEG")[:20],
+        "16 bit.png": _encoded(grey.astype(np.uint16) * 257, "PNG"),
+        "12 bit.tif": _encoded(grey.astype(np.uint16) * 16, "TIFF"),
+        "32 bit.tif": _encoded(grey.astype(np.int32) * 70_000, "TIFF"),
+        "float.tif": _encoded(grey / np.float32(255), "TIFF"),
+        "nan.tif": _encoded(np.full((20, 20), np.nan, np.float32), "TIFF"),
+        "cmyk.jpg": _encoded(Image.fromarray(colour).convert("CMYK"), "JPEG"),
+        "cmyk.tif": _encoded(Image.fromarray(colour).convert("CMYK"), "TIFF"),
+        "rgba.png": _encoded(Image.fromarray(colour).convert("RGBA"), "PNG"),
+        "la.png": _encoded(Image.fromarray(grey).convert("LA"), "PNG"),
+        "palette.png": _encoded(Image.fromarray(colour).convert("P"), "PNG", transparency=3),
+        "one bit.png": _encoded(Image.fromarray(grey).convert("1"), "PNG"),
+        "lab.tif": _encoded(Image.fromarray(colour).convert("LAB"), "TIFF"),
+        "ycc.jpg": _encoded(colour, "JPEG", quality=5),
+        "progressive.jpg": _encoded(colour, "JPEG", progressive=True),
+        "1 x 1.png": _encoded(grey[:1, :1], "PNG"),
+        "1 x 60000.png": _encoded(np.zeros((60_000, 1), np.uint8), "PNG"),
+        "60000 x 1.png": _encoded(np.zeros((1, 60_000), np.uint8), "PNG"),
+        "2 x 20000.png": _encoded(np.zeros((20_000, 2), np.uint8), "PNG"),
+        "animated.png": _frames(grey, "PNG"),
+        "pages.tif": _frames(grey, "TIFF"),
+        "animated.gif": _frames(grey, "GIF"),
+        "black.png": _encoded(np.zeros((90, 90), np.uint8), "PNG"),
+        "white.png": _encoded(np.full((90, 90), 255, np.uint8), "PNG"),
+        "broken exif.jpg": _encoded(grey, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12"),
+        "huge exif.jpg": _encoded(grey, "JPEG", exif=b"Exif\0\0" + b"\xff" * 60_000),
+        "no suffix": _encoded(grey, "PNG"),
+        "wrong suffix.jpg": _encoded(grey, "BMP"),
+        "缺陷 图像.png": _encoded(grey, "PNG"),
+        'quote" , comma;\nnew line.png': _encoded(grey, "PNG"),
+        "=cmd()|' 'A0.png": _encoded(grey, "PNG"),
+        "deep/er/est/x.png": _encoded(grey, "PNG"),
+        "x" * 200 + ".png": _encoded(grey, "PNG"),
+    }
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        found[f"orientation {orientation}.jpg"] = _encoded(grey, "JPEG", exif=exif)
+    return found
+
+
+def _encoded(pixels: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _frames(grey: np.ndarray, kind: str) -> bytes:
+    others = [Image.fromarray(np.roll(grey, shift, 0)) for shift in (20, 40, 60)]
+    return _encoded(Image.fromarray(grey), kind, save_all=True, append_images=others)
+
+
+def _flat_png(side: int, rows: int | None = None) -> bytes:
+    """A black square of few bytes; `rows` of it are there."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    content = zlib.compress(b"\0" * (side // 8 + 1) * (rows or side), 9)
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+def _zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("../../outside.txt", "hello")
+    return file.getvalue()
+
+
+def _rows(table: Path) -> int:
+    import csv
+
+    if not table.exists():
+        return -1
+    with table.open(encoding="utf-8", newline="") as file:
+        return sum(1 for _ in csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
