@@ -1,0 +1,254 @@
+"""How long one training step takes, against a plain one and against pytorch-adapt's, in one run on one machine.
+
+    .venv-peers/bin/python benchmarks/step.py --encoder alexnet --batch 32
+
+Every contender has the same backbone, discriminator width, optimizer and batch; rounds go through all of them in turn,
+so that a slow moment of the machine hits each alike. Prints a table of medians, and of where steelshift's time goes:
+useful multiplications (those of the plain network) as a share of the fastest matrix product of this run. Needs an
+idle machine. Without pytorch-adapt its row is left out.
+"""
+
+import argparse
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from steelshift.data.stream import SourceBatch, TargetBatch
+from steelshift.methods import METHODS
+from steelshift.methods.method import Start
+from steelshift.nn.encoders import build_encoder
+from steelshift.nn.heads import task_classifier
+from steelshift.training import loop
+from steelshift.training.checkpoint import Progress
+from steelshift.training.config import Config, resolve
+from steelshift.training.precision import choose, describe, keep_memory, without_denormals
+
+CLASSES = 6
+HIDDEN = 1024
+PARTS = {
+    "convolutions": ("convolution", "_Convolve", "mkldnn_conv"),
+    "fully connected and products": ("mm", "linear", "matmul"),
+    "optimizer": ("adam", "Optimizer", "vector_norm", "foreach", "clip"),
+}
+
+
+class Plain(nn.Module):
+    """AlexNet's convolutions with a bottleneck, or another network of torchvision, on three channels."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__()
+        whole = torchvision.models.get_model(name, weights=None)
+        if name == "alexnet":
+            places = whole.features(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
+            self.trunk = nn.Sequential(whole.features, nn.Flatten(), nn.Linear(places, 256), nn.ReLU())
+            self.width = 256
+        else:
+            self.width = whole.fc.in_features
+            whole.fc = nn.Identity()
+            self.trunk = whole
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.trunk(images)
+
+
+class Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(context, features):
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(context, gradient):
+        return -gradient
+
+
+def discriminator(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(), nn.Linear(HIDDEN, 1))
+
+
+def plain_step(name: str, size: int, batch: int) -> Callable[[], None]:
+    """DANN as a page of PyTorch writes it: fp32, one pass over both lines."""
+    torch.manual_seed(0)
+    encoder = Plain(name, size)
+    classifier, judge = nn.Linear(encoder.width, CLASSES), discriminator(encoder.width)
+    modules = nn.ModuleList([encoder, classifier, judge]).train()
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-4)
+    images, labels, lines = torch.rand(2 * batch, 3, size, size), torch.arange(batch) % CLASSES, _lines(batch)
+
+    def step() -> None:
+        features = encoder(images)
+        loss = F.cross_entropy(classifier(features[:batch]), labels)
+        loss = loss + F.binary_cross_entropy_with_logits(judge(Reverse.apply(features)), lines)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def adapt_step(name: str, size: int, batch: int) -> Callable[[], None] | None:
+    """pytorch-adapt's DANN, as its documentation calls it; None where it is not installed."""
+    try:
+        from pytorch_adapt.hooks import DANNHook
+        from pytorch_adapt.weighters import MeanWeighter
+    except ImportError:
+        return None
+    torch.manual_seed(0)
+    encoder = Plain(name, size).train()
+    classifier = nn.Linear(encoder.width, CLASSES)
+    judge = nn.Sequential(discriminator(encoder.width), nn.Flatten(0))  # it wants one dimension
+    optimizers = [torch.optim.AdamW(module.parameters(), lr=1e-4) for module in (encoder, classifier, judge)]
+    hook = DANNHook(optimizers, weighter=MeanWeighter())
+    data = {
+        "src_imgs": torch.rand(batch, 3, size, size), "target_imgs": torch.rand(batch, 3, size, size),
+        "src_labels": torch.arange(batch) % CLASSES,
+        "src_domain": torch.zeros(batch), "target_domain": torch.ones(batch),
+    }  # fmt: skip
+    models = {"G": encoder, "C": classifier, "D": judge}
+    return lambda: hook({**models, **data}) and None
+
+
+def our_step(method: str, name: str, size: int, batch: int) -> tuple[Callable[[], None], nn.Module]:
+    """One step of the loop, on batches that are ready."""
+    place = Path("nowhere")
+    config = resolve(Config(source=(place,), target=(place,), out=place, method=method, encoder=name))
+    fast = choose("cpu", "auto")
+    torch.manual_seed(0)
+    encoder = build_encoder(name, size)
+    start = Start(encoder, task_classifier(encoder.width, CLASSES), "joint", epoch=20)
+    trained = METHODS[method](start, config.knobs)
+    for child in trained.children():
+        child.to(memory_format=fast.memory_format)
+    optimizers = loop._optimizers(trained, config)
+    trained.train()
+    images = torch.rand(2, batch, 1, size, size) * 255
+    source = SourceBatch(images[0], {"class": torch.arange(batch) % CLASSES})
+    phase = _Phase(source=_Always(source), target=_Always(TargetBatch(images[1])))
+    count = [0]
+
+    def step() -> None:
+        values = loop._step(phase, trained, optimizers, config, fast, Progress(count[0] % phase.steps))
+        assert values is not None, "a loss that is no number"
+        count[0] += 1
+
+    return step, trained
+
+
+class _Always:
+    def __init__(self, batch: object) -> None:
+        self.batch = batch
+
+    def __getitem__(self, step: int) -> object:
+        return self.batch
+
+
+@dataclasses.dataclass
+class _Phase:
+    source: _Always
+    target: _Always
+    number: int = 1
+    steps: int = 1000
+
+
+def _lines(batch: int) -> torch.Tensor:
+    return (torch.arange(2 * batch) < batch).float()[:, None]
+
+
+def peak_of_bf16() -> float:
+    """Multiplications a second, times 2, of the fastest bf16 matrix product."""
+    best = 0.0
+    for side in (1024, 2048, 4096):
+        left, right = torch.randn(2, side, side).bfloat16()
+        for _ in range(3):
+            left @ right
+        for _ in range(10):
+            began = time.perf_counter()
+            left @ right
+            best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def useful(name: str, size: int, batch: int) -> int:
+    """Multiplications, times 2, of a plain step, forward and backward."""
+    step = plain_step(name, size, batch)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def parts_of(step: Callable[[], None]) -> dict[str, float]:
+    """Milliseconds of a step by part, by the profiler."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(3):
+            step()
+    spent = dict.fromkeys([*PARTS, "rest"], 0.0)
+    for event in found.key_averages():
+        part = next((part for part, words in PARTS.items() if any(word in event.key for word in words)), "rest")
+        spent[part] += event.self_cpu_time_total / 3000
+    return spent
+
+
+@without_denormals()
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", nargs="+", default=["alexnet", "resnet18"])
+    parser.add_argument("--batch", nargs="+", type=int, default=[16, 32], help="images a line")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    keep_memory()
+    print(", ".join(f"{key} {value}" for key, value in describe(choose("cpu", "auto")).items()))
+    peak = peak_of_bf16()
+    print(f"fastest bf16 product: {peak / 1e12:.2f} TFLOP/s\n")
+    print("| encoder | images | " + " | ".join(CONTENDERS) + " | plain / dann | pytorch-adapt / dann | iadsa / dann |")
+    print("|---" * (5 + len(CONTENDERS)) + "|")
+    notes = []
+    for name in options.encoder:
+        for batch in options.batch:
+            steps = {key: make(name, options.size, batch) for key, make in CONTENDERS.items()}
+            steps = {key: step for key, step in steps.items() if step is not None}
+            spent: dict[str, list[float]] = {key: [] for key in steps}
+            for number in range(options.rounds + 2):
+                for key, step in steps.items():
+                    began = time.perf_counter()
+                    step()
+                    if number >= 2:
+                        spent[key].append(time.perf_counter() - began)
+            median = {key: float(np.median(values)) for key, values in spent.items()}
+            ratio = {
+                "plain": median["plain fp32"] / median["dann"],
+                "adapt": median.get("pytorch-adapt", float("nan")) / median["dann"],
+                "iadsa": median["iadsa"] / median["dann"],
+            }
+            shown = [f"{1e3 * median[key]:.0f} ms" if key in median else "-" for key in CONTENDERS]
+            shown += [f"{value:.2f}" for value in ratio.values()]
+            print(f"| {name} | {batch} + {batch} | " + " | ".join(shown) + " |", flush=True)
+            flops = useful(name, options.size, batch)
+            parts = ", ".join(f"{part} {value:.0f} ms" for part, value in parts_of(steps["dann"]).items())
+            share = 100 * flops / median["dann"] / peak
+            notes.append(f"{name} {batch} + {batch}: dann reaches {share:.0f} % of the fastest product; {parts}")
+    print("\n" + "\n".join(notes))
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
+    return 0
+
+
+CONTENDERS: dict[str, Callable[[str, int, int], Callable[[], None] | None]] = {
+    "plain fp32": plain_step,
+    "pytorch-adapt": adapt_step,
+    "dann": lambda name, size, batch: our_step("dann", name, size, batch)[0],
+    "iadsa": lambda name, size, batch: our_step("iadsa", name, size, batch)[0],
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
