@@ -2,10 +2,11 @@
 
     .venv-peers/bin/python benchmarks/step.py --encoder alexnet --batch 32
 
-Every contender has the same backbone, discriminator width, optimizer and batch; rounds go through all of them in turn,
-so that a slow moment of the machine hits each alike. Prints a table of medians, and of where steelshift's time goes:
-useful multiplications (those of the plain network) as a share of the fastest matrix product of this run. Needs an
-idle machine. Without pytorch-adapt its row is left out.
+Every contender trains the same architecture with AdamW on as many images of one size; plain and pytorch-adapt as a user
+writes them, in fp32 on three channels, and plain once more in bf16 with channels last. Rounds go through all of them in
+turn, so that a slow moment of the machine hits each alike. Prints a table of medians, and where steelshift's time goes:
+its own multiplications as a share of the fastest bf16 matrix product of this run. Needs an idle machine. Without
+pytorch-adapt its column stays empty.
 """
 
 import argparse
@@ -38,7 +39,7 @@ CLASSES = 6
 HIDDEN = 1024
 PARTS = {
     "convolutions": ("convolution", "_Convolve", "mkldnn_conv"),
-    "fully connected and products": ("mm", "linear", "matmul"),
+    "matrix products, those of narrow convolutions among them": ("mm", "linear", "matmul"),
     "optimizer": ("adam", "Optimizer", "vector_norm", "foreach", "clip"),
 }
 
@@ -76,19 +77,24 @@ def discriminator(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(), nn.Linear(HIDDEN, 1))
 
 
-def plain_step(name: str, size: int, batch: int) -> Callable[[], None]:
-    """DANN as a page of PyTorch writes it: fp32, one pass over both lines."""
+def plain_step(name: str, size: int, batch: int, bf16: bool = False) -> Callable[[], None]:
+    """DANN as a page of PyTorch writes it, one pass over both lines: fp32, or bf16 and channels last."""
     torch.manual_seed(0)
     encoder = Plain(name, size)
     classifier, judge = nn.Linear(encoder.width, CLASSES), discriminator(encoder.width)
     modules = nn.ModuleList([encoder, classifier, judge]).train()
     optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-4)
-    images, labels, lines = torch.rand(2 * batch, 3, size, size), torch.arange(batch) % CLASSES, _lines(batch)
+    images, labels = torch.rand(2 * batch, 3, size, size), torch.arange(batch) % CLASSES
+    lines = (torch.arange(2 * batch) < batch).float()[:, None]
+    if bf16:
+        encoder.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
 
     def step() -> None:
-        features = encoder(images)
-        loss = F.cross_entropy(classifier(features[:batch]), labels)
-        loss = loss + F.binary_cross_entropy_with_logits(judge(Reverse.apply(features)), lines)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            features = encoder(images)
+            loss = F.cross_entropy(classifier(features[:batch]).float(), labels)
+            loss = loss + F.binary_cross_entropy_with_logits(judge(Reverse.apply(features)).float(), lines)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -160,10 +166,6 @@ class _Phase:
     steps: int = 1000
 
 
-def _lines(batch: int) -> torch.Tensor:
-    return (torch.arange(2 * batch) < batch).float()[:, None]
-
-
 def peak_of_bf16() -> float:
     """Multiplications a second, times 2, of the fastest bf16 matrix product."""
     best = 0.0
@@ -178,9 +180,8 @@ def peak_of_bf16() -> float:
     return best
 
 
-def useful(name: str, size: int, batch: int) -> int:
-    """Multiplications, times 2, of a plain step, forward and backward."""
-    step = plain_step(name, size, batch)
+def multiplications(step: Callable[[], None]) -> int:
+    """Of one step, forward and backward, times 2."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
@@ -233,7 +234,7 @@ def main() -> int:
             shown = [f"{1e3 * median[key]:.0f} ms" if key in median else "-" for key in CONTENDERS]
             shown += [f"{value:.2f}" for value in ratio.values()]
             print(f"| {name} | {batch} + {batch} | " + " | ".join(shown) + " |", flush=True)
-            flops = useful(name, options.size, batch)
+            flops = multiplications(steps["dann"])
             parts = ", ".join(f"{part} {value:.0f} ms" for part, value in parts_of(steps["dann"]).items())
             share = 100 * flops / median["dann"] / peak
             notes.append(f"{name} {batch} + {batch}: dann reaches {share:.0f} % of the fastest product; {parts}")
@@ -244,6 +245,7 @@ def main() -> int:
 
 CONTENDERS: dict[str, Callable[[str, int, int], Callable[[], None] | None]] = {
     "plain fp32": plain_step,
+    "plain bf16": lambda name, size, batch: plain_step(name, size, batch, bf16=True),
     "pytorch-adapt": adapt_step,
     "dann": lambda name, size, batch: our_step("dann", name, size, batch)[0],
     "iadsa": lambda name, size, batch: our_step("iadsa", name, size, batch)[0],

@@ -3,7 +3,8 @@
     .venv/bin/python scripts/compare_methods.py docs/results/readings.csv --against "+ adaptation weight (iadsa)" \
         --picture docs/results/readings.png
 
-Differences are of the same pair and seed, with 95 % intervals of Student's t over seeds. Steps to a score: the first
+Differences are of the same pair and seed, with 95 % intervals of Student's t over seeds, not corrected for
+their number. Steps to a score: the first
 checkpoint at which the mean over seeds reaches the given share of the oracle.
 """
 
@@ -49,14 +50,15 @@ def main() -> int:
             if not found:
                 shown += [""] * 3
                 continue
-            shown.append(mean_and_interval([float(row["selected"]) for row in found]))
+            missed = f" ({len(found)} of {len(seeds)} seeds)" if len(found) < len(seeds) else ""
+            shown.append(mean_and_interval([float(row["selected"]) for row in found]) + missed)
             shown.append(mean_and_interval(differences[pair, method], sign="+") if method != options.against else "")
             shown.append(steps_to(found, options.share))
         print("| " + " | ".join(shown) + " |")
     for pair in pairs:
-        once = {row["seed"]: row for row in rows if row["pair"] == pair}.values()
-        ends = {key: mean_and_interval([float(row[key]) for row in once]) for key in ("source_only", "oracle")}
-        print(f"\n{pair}: source-only {ends['source_only']}, oracle {ends['oracle']}")
+        found = [cells[pair, options.against, seed] for seed in seeds if (pair, options.against, seed) in cells]
+        ends = [mean_and_interval([float(row[key]) for row in found if row[key]]) for key in ("source_only", "oracle")]
+        print(f"\n{pair}: source-only {ends[0]}, oracle {ends[1] or '-'}, of {len(found)} seeds")
     if options.picture:
         draw(pairs, [method for method in methods if method != options.against], differences, options)
     return 0
@@ -64,6 +66,8 @@ def main() -> int:
 
 def steps_to(rows: list[dict[str, str]], share: float) -> str:
     """The first step at which the mean over seeds reaches a share of the oracle; a dash where none does."""
+    if not all(row["oracle"] and row["steps"] == rows[0]["steps"] for row in rows):
+        return ""
     curves = np.mean([list(map(float, row["by_step"].split())) for row in rows], axis=0)
     reached = np.flatnonzero(curves >= share * np.mean([float(row["oracle"]) for row in rows]))
     return rows[0]["steps"].split()[reached[0]] if len(reached) else "-"
@@ -74,6 +78,8 @@ def draw(pairs: list[str], methods: list[str], differences: dict, options: argpa
     for axis, pair in zip(np.atleast_1d(axes), pairs, strict=True):
         for place, method in enumerate(methods):
             values = 100 * np.array(differences[pair, method])
+            if not len(values):
+                continue
             axis.plot(values, np.full(len(values), place), "o", color="#b8c4d0", markersize=4)
             mean, _, half = mean_and_interval(list(values)).partition(" ± ")
             axis.errorbar(float(mean), place, xerr=float(half or 0), fmt="o", color="#1f4e79", capsize=3)

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+LONGEST = 3600.0
+"""Seconds after which a command counts as hanging."""
+
+
 @dataclass(frozen=True)
 class Measured:
     code: int
@@ -16,7 +20,8 @@ class Measured:
     err: str
     seconds: float
     peak_mb: float
-    """Largest resident memory without pages of files, which the system takes back when it needs them."""
+    """Largest resident memory without pages of files, which the system takes back when it needs them; looked at every
+    20 ms."""
 
 
 def steelshift(*arguments: object) -> Measured:
@@ -28,7 +33,12 @@ def steelshift(*arguments: object) -> Measured:
     peak = [0.0]
     watch = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
     watch.start()
-    out, err = process.communicate()
+    try:
+        out, err = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        err += f"\nTraceback: still running after {LONGEST} s"
     return Measured(process.returncode, out, err, time.monotonic() - began, peak[0])
 
 

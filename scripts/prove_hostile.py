@@ -11,6 +11,7 @@ object a finding and closes with `N passed, N failed`.
 """
 
 import argparse
+import csv
 import io
 import json
 import shutil
@@ -75,7 +76,7 @@ class Proof:
             out = self.work / f"{folder.name}.csv"
             inspected = steelshift("inspect", self.run, folder, "--out", out)
             checked = steelshift("check", "--source", self.source, "--target", folder, "--json")
-            self._judge(f"inspect {count // share} mutations", inspected, _rows(out) == count // share)
+            self._judge(f"inspect {count // share} mutations", inspected, _one_row_each(out, folder))
             known = json.loads(checked.out)["target"] if checked.code == 0 else {"images": 0, "unreadable": []}
             found = known["images"] + len(known["unreadable"])
             self._judge(f"check {count // share} mutations", checked, found == count // share)
@@ -95,9 +96,11 @@ class Proof:
         (folder / "a folder.png").mkdir()
         out = self.work / "nasties.csv"
         inspected = steelshift("inspect", self.run, folder, "--out", out)
-        self._judge(f"inspect {len(made) + 1} made by hand", inspected, _rows(out) == len(made) + 1)
-        checked = steelshift("check", "--source", self.source, "--target", folder)
-        self._judge("check those", checked, True)
+        self._judge(f"inspect {len(made) + 1} made by hand", inspected, _one_row_each(out, folder))
+        checked = steelshift("check", "--source", self.source, "--target", folder, "--json")
+        known = json.loads(checked.out)["target"] if checked.code == 0 else {"images": 0, "unreadable": []}
+        wanted = len(made) + 1
+        self._judge("check those", checked, known["images"] + len(known["unreadable"]) == wanted)
 
     def deep_images(self, count: int = 200) -> None:
         """12 and 16 bit images against their 8-bit twins: same class (off ties), p within .02."""
@@ -114,7 +117,7 @@ class Proof:
         out = self.work / "deep.jsonl"
         steelshift("inspect", self.run, folder, "--out", out)
         rows = {Path(row["path"]).stem: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
-        wrong, largest = 0, 0.0
+        wrong, largest, spread = 0, 0.0, np.std([row["p"] for row in rows.values()])
         for number in range(count):
             twin = rows[f"{number:03d}-08"]
             for bits in (12, 16):
@@ -122,7 +125,13 @@ class Proof:
                 largest = max(largest, abs(row["p"] - twin["p"]))
                 tie = twin["p"] - twin["p_second"] < 0.02
                 wrong += (row["class"] != twin["class"] and not tie) or row["bit_depth"] != bits
-        self._say(wrong == 0 and largest < 0.02, f"{2 * count} deep images", other_class=wrong, largest_dp=largest)
+        self._say(
+            wrong == 0 and largest < 0.02,
+            f"{2 * count} deep images",
+            other_class=wrong,
+            largest_dp=round(largest, 5),
+            sd_of_p=round(float(spread), 3),
+        )
 
     def orientations_and_formats(self) -> None:
         """The same picture in eight EXIF orientations and three lossless formats: one score."""
@@ -298,13 +307,13 @@ def _zip() -> bytes:
     return file.getvalue()
 
 
-def _rows(table: Path) -> int:
-    import csv
-
+def _one_row_each(table: Path, folder: Path) -> bool:
+    """Whether every file of a folder has exactly one row."""
     if not table.exists():
-        return -1
+        return False
     with table.open(encoding="utf-8", newline="") as file:
-        return sum(1 for _ in csv.DictReader(file))
+        named = sorted(row["path"] for row in csv.DictReader(file))
+    return named == sorted(str(path) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 if __name__ == "__main__":

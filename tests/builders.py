@@ -75,8 +75,7 @@ def tiny_encoder(seed: int = 0, normalized: bool = False) -> Encoder:
         nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(256, 16), nn.ReLU(),
     )  # fmt: skip
-    quicken(trunk)
-    return Encoder(trunk, SIDE)
+    return Encoder(quicken(trunk, SIDE), SIDE)
 
 
 def batches(

@@ -20,6 +20,7 @@ from steelshift.bench.table import mean_and_interval, render_table, summarize
 from steelshift.cli import main
 from steelshift.data.table import find_classes, list_places, read_images, read_labels
 from steelshift.errors import UsageError
+from steelshift.files import locked
 
 TINY = {"size": 64, "batch": 8, "steps": 4, "pretrain_steps": 3, "candidates": 2, "encoder": "test_resnet"}
 SUITE = {
@@ -73,8 +74,9 @@ def test_every_run_is_a_row_in_the_order_of_the_suite(finished: Path) -> None:
     same = {(row["seed"], row["source_only"], row["oracle"]) for row in found if not row["error"]}
     assert len(same) == 2  # baseline and oracle are those of the seed, whatever the method
     assert len({row["weights_sha"] for row in found if not row["error"]}) == 6
+    assert not any(str(finished.parent) in value for row in found for value in row.values())
     assert all(row["selected"] == row["source_only"] for row in found if row["method"] == "source_only")
-    assert not (finished / "work" / "drawn 一, mild" / "0").exists()
+    assert list((finished / "work" / "drawn 一, mild").iterdir()) == []
 
 
 def test_a_killed_suite_continues_to_the_same_table(finished: Path, tmp_path: Path) -> None:
@@ -96,16 +98,68 @@ def test_a_killed_suite_continues_to_the_same_table(finished: Path, tmp_path: Pa
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("rows/*/*/*.json")}
 
 
-def test_a_row_of_other_options_is_made_anew_and_others_stay(finished: Path, tmp_path: Path) -> None:
-    suite = load_suite(written(tmp_path))
-    one = hash_of(suite.config("dann", 0, source=(), target=(), out=Path()), suite.pairs["drawn 一, mild"])
-    assert one == rows(finished)[1]["config_sha"]
-    changed = SUITE["methods"] | {"dann": {"method": "dann", "knobs": {"weight": 0.5}}}
-    other = load_suite(written(tmp_path, methods=changed))
-    pair = other.pairs["drawn 一, mild"]
-    assert hash_of(other.config("dann", 0, source=(), target=(), out=Path()), pair) != one
-    kept = other.config("source_only", 0, source=(Path("x"),), target=(), out=Path("y"))
-    assert hash_of(kept, pair) == rows(finished)[0]["config_sha"]
+def test_rows_follow_the_suite_as_it_is_now(tmp_path: Path) -> None:
+    """Other options, other images: what was made before is neither shown nor continued."""
+    out = tmp_path / "out"
+    methods = {"one": {"method": "dann"}, "two": {"method": "dann", "knobs": {"weight": 0.5}}}
+    tiny = {"seeds": [0], "methods": methods, "pairs": {"x": {"synthetic": "mild", "images": 70}}}
+    run_suite(written(tmp_path, **tiny), out, resume=False, jobs=2)
+    one, two = rows(out)
+    swapped = tiny | {"methods": {"one": methods["two"], "two": methods["two"]}}
+    run_suite(written(tmp_path, **swapped), out, resume=True, jobs=2)
+    again, same = rows(out)
+    assert same == two and again["weights_sha"] == two["weights_sha"] != one["weights_sha"]
+    run_suite(
+        written(tmp_path, **tiny | {"pairs": {"x": {"synthetic": "high", "images": 70}}}), out, resume=True, jobs=2
+    )
+    assert rows(out)[0]["data_sha"] != one["data_sha"] and rows(out)[0]["selected"] != ""
+
+
+def test_unfinished_training_of_other_options_is_not_continued(tmp_path: Path) -> None:
+    methods = {"one": {"method": "dann"}}
+    tiny = {"seeds": [0], "methods": methods, "pairs": {"x": {"synthetic": "mild", "images": 70}}}
+    run_suite(written(tmp_path, **tiny), tmp_path / "wanted", resume=False, jobs=2)
+    slow = {"one": {"method": "dann", "steps": 100_000, "save_every": 2, "candidates": 50_000}}
+    command = [sys.executable, "-m", "steelshift", "bench", written(tmp_path, **tiny | {"methods": slow})]
+    process = subprocess.Popen([*command, "--out", tmp_path / "out", "--jobs", "2"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/work/x/0/*/checkpoints/*/step-*4.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    run_suite(written(tmp_path, **tiny), tmp_path / "out", resume=True, jobs=2)
+    assert not_measured(tmp_path / "out") == not_measured(tmp_path / "wanted")
+
+
+def test_a_folder_of_other_files_or_other_threads_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    (tmp_path / "data" / "x" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UsageError) as caught:
+        run_suite(written(tmp_path), tmp_path, resume=True, jobs=1)
+    assert caught.value.key == "not_a_bench" and (tmp_path / "data" / "x" / "mine.png").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "bench.json").write_text('{"threads": 99}')
+    with pytest.raises(UsageError) as caught:
+        run_suite(written(tmp_path), tmp_path / "out", resume=True, jobs=1)
+    assert caught.value.key == "other_threads"
+
+
+def test_two_suites_do_not_run_in_one_folder(finished: Path, tmp_path: Path) -> None:
+    with locked(finished / "bench.json", wait=False) as mine:
+        assert mine
+        with pytest.raises(UsageError) as caught:
+            run_suite(written(tmp_path), finished, resume=True, jobs=2)
+    assert caught.value.key == "bench_busy"
+
+
+def test_the_hash_follows_what_files_say_and_not_where_they_lie(tmp_path: Path) -> None:
+    def of(folder: Path, gain: float) -> str:
+        folder.mkdir()
+        (folder / "mine.yaml").write_text(f"gain: {gain}")
+        suite = load_suite(written(folder, pairs={"x": {"synthetic": "mine.yaml"}}))
+        return hash_of(suite.config("dann", 0), suite.pairs["x"])
+
+    assert of(tmp_path / "a", 1.1) == of(tmp_path / "b", 1.1) != of(tmp_path / "c", 1.2)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +167,12 @@ def test_a_row_of_other_options_is_made_anew_and_others_stay(finished: Path, tmp
     [
         ({"speed": 1}, "unknown_key"),
         ({"seeds": []}, "suite_lacks"),
+        ({"seeds": ["0"]}, "suite_lacks"),
+        ({"seeds": [1, 1]}, "suite_lacks"),
+        ({"settings": [1]}, "suite_lacks"),
+        ({"methods": {"x": 3}}, "suite_lacks"),
+        ({"pairs": {"x": "mild"}}, "suite_lacks"),
+        ({"pairs": {"x": {"synthetic": "mild", "tile": 64}}}, "unknown_key"),
         ({"pairs": {"../x": {"synthetic": "mild"}}}, "suite_name"),
         ({"pairs": {"x": {}}}, "pair_kind"),
         ({"pairs": {"x": {"synthetic": "mild", "source": ["a"], "target": ["b"]}}}, "pair_kind"),
@@ -132,9 +192,12 @@ def test_a_suite_that_is_wrong_is_refused_before_anything_runs(tmp_path: Path, c
 
 def test_paths_follow_the_suite_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILL", str(tmp_path / "厂"))
+    (tmp_path / "c.yaml").write_text("a: [one]\nb: [two]")
+    (tmp_path / "mine.yaml").write_text("gain: 1.1")
     pairs = {"x": {"source": ["$MILL/a"], "target": ["b"], "classes": "c.yaml"}, "y": {"synthetic": "mine.yaml"}}
     suite = load_suite(written(tmp_path, pairs=pairs))
     assert suite.pairs["x"].source == (tmp_path / "厂" / "a",) and suite.pairs["x"].target == (tmp_path / "b",)
+    assert load_suite(written(tmp_path, **suite.values())) == suite
     assert suite.pairs["x"].classes == tmp_path / "c.yaml" and suite.pairs["y"].synthetic == str(tmp_path / "mine.yaml")
 
 
@@ -145,7 +208,7 @@ def test_a_line_photographed_anew_is_two_disjoint_halves(tmp_path: Path) -> None
     assert {place.label for place in source} == {place.label for place in target} == {"a", "b"}
     assert len(source) == len(target) == 9
     originals = {path.stem: path for path in line.rglob("*.png")}
-    assert all(place.path in originals.values() for place in source)
+    assert all(place.path.resolve() in originals.values() for place in source)
     with Image.open(target[0].path) as picture:
         assert picture.size == (32, 24) and picture.mode == "L"
     assert prepare("x", Pair(photographed=line, shift="middle"), tmp_path / "made") == ready
@@ -178,7 +241,8 @@ def test_tiles_of_both_lines_are_labelled_by_their_masks(tmp_path: Path) -> None
 def test_the_table_says_mean_interval_gap_and_harm() -> None:
     row = {"pair": "p", "method": "m", "error": "", "last": 0.7, "peeked": 0.8, "oracle": 0.9, "train_seconds": 3.0}
     made = [row | {"source_only": 0.5, "selected": 0.6}, row | {"source_only": 0.5, "selected": 0.4}]
-    [shown] = summarize(made)
+    [shown] = summarize([*made, row | {"error": "not_finite"}])
+    assert (shown["seeds"], shown["failed"]) == ("2", "1")
     assert shown["selected"] == "0.500 ± 1.271"  # t(.975, 1) = 12.706 x sd .14142 / sqrt 2
     assert shown["gain"] == "+0.000 ± 1.271" and shown["worst"] == "0.400"
     assert shown["gap closed"] == "0 %" and shown["harmed"] == "1 of 2" and shown["seeds"] == "2"
@@ -197,6 +261,10 @@ def test_the_table_comes_in_three_forms(finished: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[1] / "suites").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_every_suite_of_the_project_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STEELSHIFT_DATA", "/anywhere")
+def test_every_suite_of_the_project_can_be_read(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEELSHIFT_DATA", str(tmp_path))
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for name in ("neu-xsdd", "mt-qualified", "mt-lighting"):
+        (folder / f"{name}.yaml").write_text("a: [one]\nb: [two]")
     assert load_suite(path).methods

@@ -233,6 +233,14 @@ def test_only_what_can_be_quickened_is():
     assert strided and all(module.stride == (2, 2) for module in strided)
 
 
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "repvgg_a0"])
+def test_a_stem_that_cannot_read_grey_is_left_as_it_is(name):
+    encoder = build_encoder(name, 64).eval()
+    assert encoder.channels == 3 and not any(isinstance(module, GreyStem) for module in encoder.modules())
+    with torch.no_grad():
+        assert encoder(images(2)).shape == (2, encoder.width)
+
+
 # Normalization across lines.
 
 

@@ -68,3 +68,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a file for this process alone while the context lasts; the system lets go of it whatever ends the process.
+
+    Yields False at once where another process holds it and wait is False. Systems without such locks do without.
+    """
+    with explain_full_or_readonly(path):
+        file = path.open("a")
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except ImportError:
+            pass
+        yield True

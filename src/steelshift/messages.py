@@ -316,12 +316,13 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "已停止。已完成的部分保留；用同一命令加 --resume 继续。",
     ),
     "pair_kind": (
-        "A pair needs one of: synthetic; photographed; source and target. Give exactly one of them.",
-        "一对产线需要以下之一：synthetic；photographed；source 与 target。请恰好给出一种。",
+        "The pair {name} needs one of: synthetic; photographed; source and target. Give exactly one of them.",
+        "产线对 {name} 需要以下之一：synthetic；photographed；source 与 target。请恰好给出一种。",
     ),
     "suite_lacks": (
-        "The suite {path} has no usable {key}. Write seeds as a list, pairs and methods as maps by name.",
-        "套件 {path} 缺少可用的 {key}。seeds 写成列表，pairs 和 methods 写成按名称的映射。",
+        "The suite {path} has no usable {key}. Write seeds as a list of different whole numbers; pairs, methods and "
+        "each of them as maps.",
+        "套件 {path} 缺少可用的 {key}。seeds 写成互不相同的整数列表；pairs、methods 及其各项写成映射。",
     ),
     "suite_name": (
         "{path} has the name {name!r}, which cannot name a folder. Leave out slashes and a leading dot.",
@@ -334,6 +335,20 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "suite_variable": (
         "{value} names an environment variable that is not set. Set it, or write the path.",
         "{value} 中的环境变量未设置。请设置它，或直接写路径。",
+    ),
+    "not_a_bench": (
+        "{path} holds other files and no bench.json of a suite. Choose another folder.",
+        "{path} 中有其他文件，却没有套件的 bench.json。请换一个文件夹。",
+    ),
+    "bench_busy": (
+        "Another process is running a suite in {path}. Wait for it, or choose another folder.",
+        "另一个进程正在 {path} 中运行套件。请等待，或换一个文件夹。",
+    ),
+    "other_threads": (
+        "{path} was begun with {before} threads a process and would continue with {now}, which changes sums. Choose "
+        "--jobs as before, or another folder.",
+        "{path} 以每进程 {before} 个线程开始，现在将用 {now} 个，这会改变求和结果。"
+        "请使用原来的 --jobs，或换一个文件夹。",
     ),
     "bench_failed": (
         "Runs of {units} failed; all others are finished. See {log}, then continue with --resume.",

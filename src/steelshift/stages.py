@@ -55,8 +55,9 @@ class Training:
         phase = self.method_phase
         if target_labels is not None:
             phase = dataclasses.replace(phase, source=self._labelled_target(target_labels))
+        start = self._start()
         torch.manual_seed(_seed(self.config.seed, phase.number))
-        method = METHODS[self.config.method](self._start(), self.config.knobs)
+        method = METHODS[self.config.method](start, self.config.knobs)
         self._train(phase, method)
         return method
 

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from steelshift.bench.suite import Pair
+from steelshift.bench.suite import Pair, hash_of_pair
 from steelshift.data.cache import cache_pixels
 from steelshift.data.camera import load_shift, photograph
 from steelshift.data.splits import TEST, split
 from steelshift.data.synthetic import write_lines
-from steelshift.data.table import find_classes, list_places, load_classes, read_images, read_labels
+from steelshift.data.table import Place, find_classes, list_places, load_classes, read_images, read_labels
 from steelshift.data.tiles import write_tiles
 from steelshift.files import write_json, write_text
 from steelshift.progress import showing
@@ -31,39 +33,51 @@ class Ready:
     source: tuple[Path, ...]
     target: tuple[Path, ...]
     classes: Path | None
+    cache: Path
+    """Folder of decoded images."""
 
 
-def prepare(name: str, pair: Pair, folder: Path) -> Ready:
-    """Make the lines of a pair in `folder`, or find them there; the images of the user stay where they are."""
-    done = folder / "ready.json"
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        made = _make(name, pair, folder)
-        write_json(done, {key: [str(path) for path in getattr(made, key)] for key in ("source", "target")})
-    found = json.loads(done.read_text(encoding="utf-8"))
-    return Ready(tuple(map(Path, found["source"])), tuple(map(Path, found["target"])), pair.classes)
+def prepare(name: str, pair: Pair, data: Path) -> Ready:
+    """Make the lines of a pair in a folder of `data`, or find them there; the images of the user stay where they are.
+
+    A pair that was changed since is made anew, in another folder.
+    """
+    folder = data / f"{name}-{hash_of_pair(pair)}"
+    if not folder.exists():
+        growing = data / f".{folder.name}.{os.getpid()}.partial"
+        growing.mkdir(parents=True)
+        try:
+            places = dict(zip(("source", "target"), _make(name, pair, growing), strict=True))
+            record = {
+                line: [str(path.relative_to(growing) if path.is_relative_to(growing) else path) for path in paths]
+                for line, paths in places.items()
+            }
+            write_json(growing / "ready.json", record)
+            growing.rename(folder)
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+    found = json.loads((folder / "ready.json").read_text(encoding="utf-8"))
+    source, target = (tuple(folder / path for path in found[line]) for line in ("source", "target"))
+    return Ready(source, target, pair.classes, folder / "cache")
 
 
-def _make(name: str, pair: Pair, folder: Path) -> Ready:
+def _make(name: str, pair: Pair, folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Source and target of a pair."""
     if pair.synthetic:
+        lines = folder / "lines"
         with showing(name, 2 * pair.images) as advance:
-            write_lines(
-                folder / "lines", shift=load_shift(pair.synthetic), images=pair.images, seed=SEED, progress=advance
-            )
-        ready = Ready((folder / "lines" / "source",), (folder / "lines" / "target",), None)
+            write_lines(lines, shift=load_shift(pair.synthetic), images=pair.images, seed=SEED, progress=advance)
+        source, target = (lines / "source",), (lines / "target",)
     elif pair.photographed is not None:
-        ready = _photographed(name, pair.photographed, pair.shift, folder)
+        source, target = _photographed(name, pair.photographed, pair.shift, folder)
     elif pair.tile is not None:
         source, target = (_tiles(pair, line, getattr(pair, line), folder) for line in ("source", "target"))
-        ready = Ready(source, target, pair.classes)
     else:
-        ready = Ready(pair.source, pair.target, pair.classes)
-    if pair.flipped:
-        ready = Ready((_flipped(ready, pair.flipped, folder),), ready.target, ready.classes)
-    return ready
+        source, target = pair.source, pair.target
+    return ((_flipped(source, pair, folder),) if pair.flipped else source), target
 
 
-def _photographed(name: str, place: Path, shift: str, folder: Path) -> Ready:
+def _photographed(name: str, place: Path, shift: str, folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Disjoint halves, every class in both: one as it is, one through the simulated camera."""
     classes, camera = find_classes([place]), load_shift(shift)
     cache = cache_pixels(read_images([place]), folder / "decoded")
@@ -79,9 +93,13 @@ def _photographed(name: str, place: Path, shift: str, folder: Path) -> Ready:
             Image.fromarray(picture).save(path, compress_level=1)
             advance(done)
     kept = [row for row in range(len(cache)) if side[row] != TEST and labels[row] >= 0]
-    records = [{"path": str(cache.table.rows[row].path), "label": classes.names[labels[row]]} for row in kept]
+    rows = cache.table.rows
+    places = [
+        Place(rows[row].path, classes.names[labels[row]], rows[row].crop, rows[row].group, rows[row].split)
+        for row in kept
+    ]
     shutil.rmtree(folder / "decoded")
-    return Ready((_manifest(folder / "source.csv", records),), (folder / "target",), None)
+    return (_manifest(folder / "source.csv", places),), (folder / "target",)
 
 
 def _tiles(pair: Pair, line: str, places: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
@@ -93,31 +111,27 @@ def _tiles(pair: Pair, line: str, places: tuple[Path, ...], folder: Path) -> tup
     return tuple(manifests)
 
 
-def _flipped(ready: Ready, share: float, folder: Path) -> Path:
+def _flipped(source: tuple[Path, ...], pair: Pair, folder: Path) -> Path:
     """The source line with some labels replaced by those of other classes, at random."""
-    classes = load_classes(ready.classes) if ready.classes else find_classes(ready.source)
-    places = [place for place in list_places(ready.source) if place.label in classes.holders]
-    rng = np.random.default_rng(SEED)
-    wrong = rng.choice(len(places), round(share * len(places)), replace=False)
+    classes = load_classes(pair.classes) if pair.classes else find_classes(source)
+    places = [place for place in list_places(source) if place.label in classes.holders]
     labels = [classes.holders[place.label] for place in places]
-    for row in wrong:
+    rng = np.random.default_rng(SEED)
+    for row in rng.choice(len(places), round(pair.flipped * len(places)), replace=False):
         labels[row] = (labels[row] + rng.integers(1, len(classes.names))) % len(classes.names)
-    records = [
-        {
-            "path": str(place.path.resolve()),
-            "label": classes.names[label],
-            "crop": " ".join(map(str, place.crop or ())),
-            "group": place.group or "",
-        }
+    wrong = [
+        Place(place.path, classes.names[label], place.crop, place.group, place.split)
         for place, label in zip(places, labels, strict=True)
     ]
-    return _manifest(folder / "source-flipped.csv", records)
+    return _manifest(folder / "source-flipped.csv", wrong)
 
 
-def _manifest(path: Path, records: list[dict[str, str]]) -> Path:
+def _manifest(path: Path, places: Iterable[Place]) -> Path:
     text = io.StringIO()
-    writer = csv.DictWriter(text, records[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "crop", "label", "group", "split"])
+    for place in places:
+        name = os.path.relpath(place.path.resolve(), path.parent.resolve())
+        writer.writerow([name, " ".join(map(str, place.crop or ())), place.label, place.group, place.split])
     write_text(path, text.getvalue())
     return path

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from steelshift.bench.pairs import prepare
 from steelshift.bench.suite import Suite, hash_of, load_suite
 from steelshift.errors import Interrupted, RunFailed, UsageError
-from steelshift.files import write_text
+from steelshift.files import locked, write_json, write_text
 from steelshift.progress import showing
 
 COLUMNS = (
     "pair", "method", "seed", "error", "n", "source_only", "selected", "last", "peeked", "oracle", "selected_step",
     "steps", "by_step", "source_only_accuracy", "selected_accuracy", "data_sha", "config_sha", "weights_sha",
-    "threads", "train_seconds", "row_seconds", "peak_mb",
+    "code_sha", "torch", "precision", "threads", "train_seconds", "peak_mb",
 )  # fmt: skip
 """Of results.csv. Scores are mean class accuracy on target test images, but the two that say accuracy. by_step: of
 every candidate. Columns ending in _seconds or _mb are measured; all others come out the same again."""
+LOOK_EVERY = 2.0
 
 
 def run_suite(path: Path, out: Path, *, resume: bool, jobs: int) -> Path:
@@ -38,32 +40,16 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int) -> Path:
     suite = load_suite(path)
     if jobs < 1:
         raise UsageError("option_range", key="jobs", value=jobs, range="1 or more")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not resume:
-        raise UsageError("run_exists", path=out)
-    for name, pair in suite.pairs.items():
-        prepare(name, pair, out / "data" / name)
-    units = [(pair, seed) for pair in suite.pairs for seed in suite.seeds if missing(suite, out, pair, seed)]
-    total = len(suite.pairs) * len(suite.seeds) * len(suite.methods)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    running: dict[subprocess.Popen, tuple[str, int]] = {}
-    failed: list[tuple[str, int]] = []
-    with _stop_requests() as stop, showing("bench", total) as advance:
-        try:
-            while (units or running) and not stop:
-                while units and len(running) < jobs:
-                    unit = units.pop(0)
-                    running[_begin(path, out, *unit, threads)] = unit
-                time.sleep(0.2)
-                for process in [process for process in running if process.poll() is not None]:
-                    unit = running.pop(process)
-                    failed += [unit] if process.returncode else []
-                advance(_collect(suite, out))
-        finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.wait()
-    done = _collect(suite, out)
+    _open(out, resume, jobs)
+    with locked(out / "bench.json", wait=False) as mine, _stop_requests() as stop:
+        if not mine:
+            raise UsageError("bench_busy", path=out)
+        write_text(out / "suite.yaml", yaml.safe_dump(suite.values(), sort_keys=False, allow_unicode=True))
+        for name, pair in suite.pairs.items():
+            prepare(name, pair, out / "data")
+        units = [(pair, seed) for pair in suite.pairs for seed in suite.seeds if missing(suite, out, pair, seed)]
+        failed = _run_units(suite, out, units, jobs, stop)
+        done = _collect(suite, out)
     if stop:
         raise Interrupted(stop[0], done, out)
     if failed:
@@ -72,34 +58,82 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int) -> Path:
     return out / "results.csv"
 
 
+def _run_units(
+    suite: Suite, out: Path, units: list[tuple[str, int]], jobs: int, stop: list[int]
+) -> list[tuple[str, int]]:
+    """Run units until all are done or a stop is asked for; returns those that failed."""
+    running: dict[subprocess.Popen, tuple[str, int]] = {}
+    failed: list[tuple[str, int]] = []
+    looked = 0.0
+    with showing("bench", len(suite.pairs) * len(suite.seeds) * len(suite.methods)) as advance:
+        try:
+            while (units or running) and not stop:
+                while units and len(running) < jobs:
+                    unit = units.pop(0)
+                    running[_begin(out, *unit, threads_of(jobs))] = unit
+                time.sleep(0.1)
+                for process in [process for process in running if process.poll() is not None]:
+                    unit = running.pop(process)
+                    failed += [unit] if process.returncode else []
+                if time.monotonic() - looked > LOOK_EVERY:
+                    looked = time.monotonic()
+                    advance(_collect(suite, out))
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+    return failed
+
+
+def threads_of(jobs: int) -> int:
+    """The processor's cores are shared out among the jobs."""
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
+def _open(out: Path, resume: bool, jobs: int) -> None:
+    """Make or check the folder of a suite: sums depend on the number of threads, so a folder keeps to one."""
+    marker = out / "bench.json"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not resume:
+            raise UsageError("run_exists", path=out)
+        if not marker.exists():
+            raise UsageError("not_a_bench", path=out)
+        before = json.loads(marker.read_text(encoding="utf-8"))["threads"]
+        if before != threads_of(jobs):
+            raise UsageError("other_threads", path=out, before=before, now=threads_of(jobs))
+    else:
+        write_json(marker, {"threads": threads_of(jobs)})
+
+
 def missing(suite: Suite, out: Path, pair: str, seed: int) -> list[str]:
     """Methods of a pair and seed that have no row, or one of other options."""
-    found = []
-    for method in suite.methods:
-        row = read_row(out, pair, seed, method)
-        config = suite.config(method, seed, source=(), target=(), out=Path())
-        if row is None or row["config_sha"] != hash_of(config, suite.pairs[pair]):
-            found.append(method)
-    return found
+    return [method for method in suite.methods if read_row(suite, out, pair, seed, method) is None]
 
 
 def row_path(out: Path, pair: str, seed: int, method: str) -> Path:
     return out / "rows" / pair / f"{seed}" / f"{method}.json"
 
 
-def read_row(out: Path, pair: str, seed: int, method: str) -> dict[str, Any] | None:
+def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict[str, Any] | None:
+    """A row, if there is one made with these options."""
     try:
-        return json.loads(row_path(out, pair, seed, method).read_text(encoding="utf-8"))
+        row = json.loads(row_path(out, pair, seed, method).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return row if row["config_sha"] == hash_of(suite.config(method, seed), suite.pairs[pair]) else None
 
 
-def _begin(path: Path, out: Path, pair: str, seed: int, threads: int) -> subprocess.Popen:
+def _begin(out: Path, pair: str, seed: int, threads: int) -> subprocess.Popen:
     """A process that makes the rows of one pair and seed; it ends by itself when this one is gone."""
     log = _log(out, pair, seed)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "steelshift.bench.worker", str(path), str(out), pair, str(seed), str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "steelshift.bench.worker", str(out), pair, str(seed), str(os.getpid())]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "STEELSHIFT_LANG": "en",  # sentences become columns, the same everywhere
+    }
     with log.open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
 
@@ -115,7 +149,7 @@ def _collect(suite: Suite, out: Path) -> int:
         for pair in suite.pairs
         for seed in suite.seeds
         for method in suite.methods
-        if (row := read_row(out, pair, seed, method)) is not None
+        if (row := read_row(suite, out, pair, seed, method)) is not None
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -125,15 +159,6 @@ def _collect(suite: Suite, out: Path) -> int:
     if not table.exists() or table.read_text(encoding="utf-8") != text.getvalue():
         write_text(table, text.getvalue())
     return len(rows)
-
-
-def clear(out: Path, pair: str, seed: int) -> None:
-    """Drop what only unfinished rows need."""
-    shutil.rmtree(work_folder(out, pair, seed), ignore_errors=True)
-
-
-def work_folder(out: Path, pair: str, seed: int) -> Path:
-    return out / "work" / pair / f"{seed}"
 
 
 @contextmanager

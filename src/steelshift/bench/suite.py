@@ -10,22 +10,29 @@
       dann: {method: dann}
       plain words: {method: iadsa, knobs: {embedding: none}, augmentation: strong}
 
-Paths are relative to the file and may name environment variables.
+Paths of pairs are relative to the file and may name environment variables.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from steelshift.data.camera import load_shift
+from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
 from steelshift.training.config import Config, from_mapping, read_mapping, resolve, to_mapping
 
 GIVEN = ("source", "target", "classes", "out", "seed", "cache")
 """Options of `fit` that the suite gives to each run itself."""
+_KINDS = {
+    "synthetic": {"synthetic", "images", "flipped"},
+    "photographed": {"photographed", "shift", "flipped"},
+    "source": {"source", "target", "classes", "tile", "masks", "flipped"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +52,13 @@ class Pair:
     target: tuple[Path, ...] = ()
     """Images of the target line, labelled for judging."""
     classes: Path | None = None
-    """YAML map from class name to folder names."""
+    """YAML map from class name to folder names. Target images outside them are left out: a closed set."""
     tile: int | None = None
     """Side in pixels of tiles that both lines are cut into."""
     masks: Path | None = None
-    """For tiles: folder of mask folders, named as those of the images."""
+    """For tiles: folder of mask folders, named as those of the images. Tiles with little of a defect are left out."""
     flipped: float = 0.0
     """Share of source labels that are replaced by another class's, 0 to 1."""
-
-    def __post_init__(self) -> None:
-        given = [bool(self.synthetic), self.photographed is not None, bool(self.source and self.target)]
-        if sum(given) != 1:
-            raise UsageError("pair_kind")
-        if not 0 <= self.flipped <= 1:
-            raise UsageError("option_range", key="flipped", value=self.flipped, range="0 to 1")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,16 @@ class Suite:
 
     def config(self, method: str, seed: int, **given: Any) -> Config:
         """The resolved config of one run. Raises UsageError."""
-        config = from_mapping(Config, self.methods[method], seed=seed, **given)
-        return resolve(config)
+        nowhere = {"source": (), "target": (), "out": Path()}
+        return resolve(from_mapping(Config, self.methods[method], seed=seed, **(nowhere | given)))
+
+    def values(self) -> dict[str, Any]:
+        """What `load_suite` reads the same suite from, wherever the file lies."""
+        pairs = {}
+        for name, pair in self.pairs.items():
+            changed = {item.name for item in dataclasses.fields(Pair) if getattr(pair, item.name) != item.default}
+            pairs[name] = {key: value for key, value in to_mapping(pair).items() if key in changed}
+        return {"seeds": list(self.seeds), "pairs": pairs, "methods": self.methods}
 
 
 def load_suite(path: Path) -> Suite:
@@ -80,19 +88,27 @@ def load_suite(path: Path) -> Suite:
     for key in values:
         if key not in ("seeds", "settings", "pairs", "methods"):
             raise UsageError("unknown_key", key=key, known="methods, pairs, seeds, settings")
-    for key in ("seeds", "pairs", "methods"):
-        if not isinstance(values.get(key), list if key == "seeds" else dict) or not values[key]:
+    seeds, settings = values.get("seeds"), values.get("settings") or {}
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or len(set(seeds)) < len(seeds)
+        or any(type(x) is not int for x in seeds)
+    ):
+        raise UsageError("suite_lacks", path=path, key="seeds")
+    if not isinstance(settings, dict):
+        raise UsageError("suite_lacks", path=path, key="settings")
+    for key in ("pairs", "methods"):
+        if not isinstance(values.get(key), dict) or not values[key]:
             raise UsageError("suite_lacks", path=path, key=key)
-    for name in (*values["pairs"], *values["methods"]):
-        if not str(name).strip() or str(name).startswith(".") or {"/", "\\"} & set(str(name)):
-            raise UsageError("suite_name", path=path, name=name)
-    settings = values.get("settings") or {}
+        for name, part in values[key].items():
+            if not str(name).strip() or str(name).startswith(".") or {"/", "\\"} & set(str(name)):
+                raise UsageError("suite_name", path=path, name=str(name))
+            if part is not None and not isinstance(part, dict):
+                raise UsageError("suite_lacks", path=path, key=f"{key}: {name}")
     suite = Suite(
-        seeds=tuple(values["seeds"]),
-        pairs={
-            str(name): from_mapping(Pair, _placed(pair or {}, path.parent), prefix=f"{name}.")
-            for name, pair in values["pairs"].items()
-        },
+        seeds=tuple(seeds),
+        pairs={str(name): _pair(str(name), pair or {}, path.parent) for name, pair in values["pairs"].items()},
         methods={str(name): {**settings, **(method or {})} for name, method in values["methods"].items()},
     )
     for name, method in suite.methods.items():
@@ -100,34 +116,61 @@ def load_suite(path: Path) -> Suite:
             if key in method:
                 raise UsageError("suite_gives", path=path, name=name, key=key)
         for seed in suite.seeds:
-            suite.config(name, seed, source=(), target=(), out=Path())
+            suite.config(name, seed)
     return suite
 
 
 def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = ()) -> str:
-    """Of everything that a run depends on but where its files lie."""
+    """Of everything that a run depends on but the images: the same wherever they lie."""
     values = {key: value for key, value in to_mapping(config).items() if key not in (*GIVEN, *leave_out)}
-    described = {"pair": to_mapping(pair), "config": values, "seed": config.seed}
-    return hashlib.sha256(json.dumps(described, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed})
 
 
-def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths of a pair made absolute."""
-    kinds = {item.name: item.type for item in dataclasses.fields(Pair)}
+def described(pair: Pair) -> dict[str, Any]:
+    """A pair with the names of its folders, and with what its files say."""
+    values = to_mapping(pair)
+    for key in ("source", "target"):
+        values[key] = [Path(place).name for place in values[key]]
+    for key in ("photographed", "masks"):
+        values[key] = values[key] and Path(values[key]).name
+    values["classes"] = pair.classes and load_classes(pair.classes).holders
+    values["shift"] = asdict(load_shift(pair.synthetic or pair.shift))
+    values["synthetic"] = bool(pair.synthetic)
+    return values
 
-    def place(value: Any) -> Any:
-        if isinstance(value, list):
-            return [place(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        expanded = os.path.expandvars(value)
-        if "$" in expanded:
-            raise UsageError("suite_variable", value=value)
-        return str((folder / expanded).resolve())
 
-    placed = {}
-    for key, value in values.items():
-        is_path = "Path" in str(kinds.get(key, ""))
-        is_file = key in ("synthetic", "shift") and str(value).endswith((".yaml", ".yml"))
-        placed[key] = place(value) if is_path or is_file else value
-    return placed
+def hash_of_pair(pair: Pair) -> str:
+    """Of what is made ready for a pair: of its description and of where its images lie."""
+    return _short_hash([described(pair), to_mapping(pair)])
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def _pair(name: str, values: dict[str, Any], folder: Path) -> Pair:
+    kinds = [kind for kind in _KINDS if values.get(kind)]
+    if len(kinds) != 1 or ("source" in kinds and not values.get("target")):
+        raise UsageError("pair_kind", name=name)
+    for key in values:
+        if key not in _KINDS[kinds[0]]:
+            raise UsageError("unknown_key", key=f"{name}.{key}", known=", ".join(sorted(_KINDS[kinds[0]])))
+    pair = from_mapping(Pair, {key: _placed(key, value, folder) for key, value in values.items()}, prefix=f"{name}.")
+    if not 0 <= pair.flipped <= 1:
+        raise UsageError("option_range", key=f"{name}.flipped", value=pair.flipped, range="0 to 1")
+    described(pair)  # reads its files
+    return pair
+
+
+def _placed(key: str, value: Any, folder: Path) -> Any:
+    """A value of a pair; what is a path, made absolute."""
+    if isinstance(value, list):
+        return [_placed(key, item, folder) for item in value]
+    path = key in ("source", "target", "photographed", "masks", "classes")
+    path = path or (key in ("synthetic", "shift") and str(value).endswith((".yaml", ".yml")))
+    if not path or not isinstance(value, str):
+        return value
+    expanded = os.path.expandvars(value)
+    if "$" in expanded:
+        raise UsageError("suite_variable", value=value)
+    return str((folder / expanded).resolve())

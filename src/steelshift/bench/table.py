@@ -14,7 +14,7 @@ from steelshift.errors import UsageError
 
 Format = Literal["md", "csv", "html"]
 SCORES = ("source_only", "selected", "last", "peeked", "oracle")
-HEADINGS = ("pair", "method", "seeds", *SCORES, "gain", "worst", "gap closed", "harmed", "seconds")
+HEADINGS = ("pair", "method", "seeds", "failed", *SCORES, "gain", "worst", "gap closed", "harmed", "seconds")
 HARM = 0.01
 """By how much the selected inspector must fall below source-only to count as harmed."""
 
@@ -22,8 +22,9 @@ HARM = 0.01
 def render_table(folder: Path, kind: Format) -> str:
     """The table of a suite's folder. Raises UsageError where there is no results.csv.
 
-    gain: selected minus source-only, seed by seed. worst: selected of the worst seed. gap closed: the share of the way
-    from source-only to oracle. harmed: seeds in which the selected inspector is worse than source-only.
+    Means are over the seeds that did not fail. gain: selected minus source-only, seed by seed. worst: selected of the
+    worst seed. gap closed: the share of the way from source-only to oracle. harmed: seeds in which the selected
+    inspector is worse than source-only.
     """
     rows = summarize(read_results(folder))
     if kind == "csv":
@@ -50,7 +51,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UsageError("no_results", path=folder) from error
-    numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds", "row_seconds", "peak_mb"}
+    numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds", "peak_mb"}
     return [{key: _number(value) if key in numbers else value for key, value in row.items()} for row in rows]
 
 
@@ -64,7 +65,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         shown = dict.fromkeys(HEADINGS, "") | {"pair": pair, "method": method}
         refused = [row["error"] for row in members if row["error"]]
         members = [row for row in members if not row["error"]]
-        shown["seeds"] = str(len(members))
+        shown |= {"seeds": str(len(members)), "failed": str(len(refused))}
         if not members:
             found.append(shown | {"selected": "n/a: " + refused[0]})
             continue
@@ -76,8 +77,9 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         shown["worst"] = f"{min(row['selected'] for row in members):.3f}"
         if room and np.mean(room) > 0:
             shown["gap closed"] = f"{100 * np.mean(gains) / np.mean(room):.0f} %"
-        shown["harmed"] = f"{sum(gain < -HARM for gain in gains)} of {len(gains)}"
-        shown["seconds"] = f"{np.mean([row['train_seconds'] for row in members]):.0f}"
+        shown["harmed"] = f"{sum(round(gain, 4) < -HARM for gain in gains)} of {len(gains)}"
+        seconds = [row["train_seconds"] for row in members if row["train_seconds"] is not None]
+        shown["seconds"] = f"{np.mean(seconds):.0f}" if seconds else ""
         found.append(shown)
     return found
 

@@ -1,33 +1,38 @@
 """The process that makes the rows of one pair and seed, one method after the other.
 
-    python -m steelshift.bench.worker SUITE OUT PAIR SEED THREADS
+    python -m steelshift.bench.worker OUT PAIR SEED PARENT
 
-Training on the source line and the oracle are computed once for all methods that agree on their options.
+It reads OUT/suite.yaml. Training on the source line and the oracle are computed once for all methods that agree on
+their options; unfinished training lies in OUT/work, in folders named by options and images, so that nothing continues
+what was begun differently.
 """
 
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
 import threading
 import time
+import traceback
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import steelshift
 from steelshift.bench.pairs import prepare
-from steelshift.bench.running import clear, missing, row_path, work_folder
+from steelshift.bench.running import missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
 from steelshift.candidates import look_at_candidates
 from steelshift.data.splits import TEST
 from steelshift.data.stream import resized
-from steelshift.errors import DataError, SteelshiftError, UsageError
-from steelshift.files import write_json
+from steelshift.errors import DataError, Interrupted, SteelshiftError
+from steelshift.files import locked, write_json
 from steelshift.inspection.inspector import in_batches
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
@@ -37,62 +42,70 @@ from steelshift.training.config import Config
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import keep_memory, without_denormals
 
+REFUSALS = ("no_normalization", "knob_range", "not_finite")
+"""What a method itself answers: a row of the table. Any other failure is one of the surroundings, to be tried again."""
+CHOOSING = ("method", "knobs", "select", "candidates", "oracle", "review_rate")
+"""Options that training on the source line and the oracle do not depend on."""
+
 
 def main(arguments: list[str]) -> int:
-    suite_path, out, pair, seed, threads = arguments
-    _end_with_parent()
+    out, pair, seed, parent = arguments
+    _end_with(int(parent))
     keep_memory()
-    torch.set_num_threads(int(threads))
-    suite = load_suite(Path(suite_path))
-    try:
-        make_rows(suite, Path(out), pair, int(seed))
-    except SteelshiftError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    work = Path(out) / "work" / pair / seed
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work / "lock", wait=True):
+        try:
+            right = make_rows(load_suite(Path(out) / "suite.yaml"), Path(out), pair, int(seed), work)
+        except SteelshiftError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+        if right:
+            done = work.with_name(f"{seed}.done")
+            shutil.rmtree(done, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                work.rename(done)  # whole or gone: half of it would look like training that is finished
+            shutil.rmtree(done, ignore_errors=True)
+    return 0 if right else 1
 
 
 @without_denormals()
-def make_rows(suite: Suite, out: Path, pair_name: str, seed: int) -> None:
-    """Write the missing rows of one pair and seed. What a method refuses is a row with its sentence."""
+def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) -> bool:
+    """Write the missing rows of one pair and seed; False where one could not be made, which the log explains."""
     pair = suite.pairs[pair_name]
-    ready = prepare(pair_name, pair, out / "data" / pair_name)
-    work = work_folder(out, pair_name, seed)
+    ready = prepare(pair_name, pair, out / "data")
+    right = True
     for method in missing(suite, out, pair_name, seed):
-        began = time.monotonic()
         config = suite.config(
-            method,
-            seed,
-            source=ready.source,
-            target=ready.target,
-            classes=ready.classes,
-            out=work / method,
-            cache=out / "data" / pair_name / "cache",
+            method, seed, source=ready.source, target=ready.target, classes=ready.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": hash_of(config, pair)}
         try:
             row |= _row(config, pair, work)
-        except SteelshiftError as error:
-            if not (isinstance(error, UsageError | DataError) or error.key == "not_finite"):
-                raise  # says nothing of the method: a signal, a full disk
-            row["error"] = str(error)
-        row["row_seconds"] = round(time.monotonic() - began, 1)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if getattr(error, "key", None) not in REFUSALS:
+                traceback.print_exc()
+                right = False
+                continue
+            row["error"] = error.key if error.key == "not_finite" else str(error)
         write_json(row_path(out, pair_name, seed, method), row)
-        shutil.rmtree(config.out, ignore_errors=True)
-    clear(out, pair_name, seed)
+    return right
 
 
 def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
     fast = choose_precision(config.device, config.precision)
     lines = read_lines(config)
-    labels = open_target_labels(config, lines)
-    if labels is None:
-        raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
-    shared = hash_of(config, pair, ("method", "knobs", "select", "candidates", "oracle", "review_rate", "save_every"))
-    training = Training(config, fast, lines, work / f"shared-{shared}")
+    images = _hash_of_images(lines)
+    config = replace(config, out=work / f"{hash_of(config, pair)}-{images}")
+    shared = work / f"shared-{hash_of(config, pair, CHOOSING)}-{images}"
+    _forget_peak()
+    training = Training(config, fast, lines, shared)
     training.pretrain()
+    fresh = config.method != "source_only" and not config.out.exists()
     began = time.monotonic()
-    training.adapt(labels if config.method == "oracle" else None)
+    training.adapt(_labels(config, lines) if config.method == "oracle" else None)
     trained = time.monotonic() - began
     candidates = look_at_candidates(training)
     chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
@@ -100,6 +113,9 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
     test = lines.target.part(TEST)
     baseline = training.inspector(training.baseline_phase, config.steps)
     before = in_batches(baseline.logits, resized(test, np.arange(len(test)), config.size))
+
+    # Everything is chosen: now labels of the target line may be opened.
+    labels = _labels(config, lines)
     found = judge(training, labels, candidates.steps, candidates.test_logits, chosen, before)
     return {
         "n": found["n"],
@@ -109,27 +125,37 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
         "by_step": " ".join(f"{value:.4f}" for value in found["by_step"]),
         "source_only_accuracy": _rounded(found["details"]["source_only"]["accuracy"]),
         "selected_accuracy": _rounded(found["details"]["selected"]["accuracy"]),
-        "data_sha": _data_sha(lines),
-        "weights_sha": _weights_sha(inspector),
+        "data_sha": hashlib.sha256(images.encode() + labels.tobytes()).hexdigest()[:16],
+        "weights_sha": _hash_of_weights(inspector),
+        "code_sha": _hash_of_code(),
+        "torch": torch.__version__,
+        "precision": "bf16" if fast.bf16 else "fp32",
         "threads": torch.get_num_threads(),
-        "train_seconds": round(trained, 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "train_seconds": round(trained, 1) if fresh else None,
+        "peak_mb": _peak_mb(),
     }
+
+
+def _labels(config: Config, lines: Lines) -> np.ndarray:
+    labels = open_target_labels(config, lines)
+    if labels is None:
+        raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
+    return labels
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _data_sha(lines: Lines) -> str:
-    """Of which images are where, by content: the same on every machine."""
+def _hash_of_images(lines: Lines) -> str:
+    """Of which images are where, by content, with source labels: the same on every machine."""
     record = lock(lines)
     source = {part: [(row["id"], row["class"]) for row in rows] for part, rows in record["source"].items()}
     content = json.dumps([record["classes"], source, record["target"]], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _weights_sha(inspector: torch.nn.Module) -> str:
+def _hash_of_weights(inspector: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(inspector.state_dict().items()):
         digest.update(name.encode())
@@ -137,9 +163,30 @@ def _weights_sha(inspector: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _end_with_parent() -> None:
+def _hash_of_code() -> str:
+    """Of the package's own files."""
+    digest = hashlib.sha256()
+    folder = Path(steelshift.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mb() -> int | None:
+    """Most memory held since `_forget_peak`; None where the system does not say."""
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+    return None
+
+
+def _end_with(parent: int) -> None:
     """Stop, leaving a checkpoint, when the process that began this one is gone."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

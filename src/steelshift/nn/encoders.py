@@ -27,13 +27,14 @@ FAINT = 2.0
 class Encoder(nn.Module):
     """Features of grey images.
 
-    trunk: takes (B, 1, S, S), gives (B, ...) that is flattened to `width`.
+    trunk: takes (B, channels, S, S), gives (B, ...) that is flattened to `width`.
     """
 
-    def __init__(self, trunk: nn.Module, size: int) -> None:
+    def __init__(self, trunk: nn.Module, size: int, channels: int = 1) -> None:
         super().__init__()
         self.trunk = trunk
         self.size = size
+        self.channels = channels
         self.register_buffer("window", light_window(size), persistent=False)
         with torch.no_grad():
             trunk.eval()
@@ -42,7 +43,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (B, 1, S, S) in [0, 255] -> (B, width)."""
-        return self.trunk(even_light(images, self.window)).flatten(1)
+        even = even_light(images, self.window)
+        return self.trunk(even.expand(-1, self.channels, -1, -1)).flatten(1)
 
 
 def light_window(size: int) -> Tensor:
@@ -58,9 +60,12 @@ def even_light(images: Tensor, window: Tensor) -> Tensor:
     The mean of a window around each pixel is subtracted, then each image is divided by its own spread. Lighting, gain
     and offset differ from line to line and carry no class; the windows are large against most defects.
     """
-    with torch.autocast(images.device.type, enabled=False):  # grey levels need more than bf16's eight bits
-        centred = images - window @ images @ window.T
-        return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
+    kind = images.device.type
+    if torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):  # grey levels need more than bf16's eight bits
+            return even_light(images, window)
+    centred = images - window @ images @ window.T
+    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
 
 
 def build_encoder(
@@ -78,8 +83,8 @@ def build_encoder(
     """
     try:
         trunk = _alexnet(size, feature, weights) if name == "alexnet" else _other(name, weights)
-        quicken(trunk)
-        return Encoder(trunk, size)
+        quick = quicken(trunk, size)
+        return Encoder(quick or trunk, size, 1 if quick else 3)
     except (RuntimeError, ValueError, OSError, LookupError, AssertionError) as error:
         raise UsageError("encoder_does_not_fit", name=name, size=size, why=_first_line(error)) from error
 

@@ -64,7 +64,7 @@ def keep_memory() -> None:
 
     Otherwise each large tensor is asked of the kernel anew, which fills it with zeros page by page.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
