@@ -13,11 +13,13 @@ import argparse
 import dataclasses
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 import torchvision
 from torch import nn
@@ -25,13 +27,17 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from steelshift.data.stream import SourceBatch, TargetBatch
+from steelshift.data.cache import cache_pixels
+from steelshift.data.camera import SHIFTS
+from steelshift.data.stream import SourceBatch, SourceStream, TargetBatch, TargetStream
+from steelshift.data.synthetic import write_lines
+from steelshift.data.table import read_images
 from steelshift.methods import METHODS
 from steelshift.methods.method import Start
 from steelshift.nn.encoders import build_encoder
 from steelshift.nn.heads import task_classifier
 from steelshift.training import loop
-from steelshift.training.checkpoint import Progress
+from steelshift.training.checkpoint import Checkpoints, Progress
 from steelshift.training.config import Config, resolve
 from steelshift.training.precision import choose, describe, keep_memory, without_denormals
 
@@ -199,6 +205,30 @@ def parts_of(step: Callable[[], None]) -> dict[str, float]:
     return spent
 
 
+def overhead(method: str, name: str, size: int, batch: int, steps: int = 100) -> dict[str, float]:
+    """Milliseconds a step that the loop itself costs: drawing both batches, and saving every `steps` steps."""
+    _, trained = our_step(method, name, size, batch)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_lines(folder / "lines", shift=SHIFTS["mild"], images=140, seed=0)
+        cache = cache_pixels(read_images([folder / "lines" / "source"]), folder)
+        config = resolve(Config(source=(folder,), target=(folder,), out=folder, method=method, encoder=name))
+        drawing = {"cache": cache, "batch": batch, "size": size, "augmentation": config.augmentation, "seed": 0}
+        labels = {"class": np.arange(len(cache)) % CLASSES}
+        streams = SourceStream(labels=labels, **drawing), TargetStream(**drawing)
+        spent = []
+        for number in range(12):
+            began = time.perf_counter()
+            streams[0][number], streams[1][number]
+            spent.append(time.perf_counter() - began)
+        checkpoints, optimizers = Checkpoints(folder / "checkpoints"), loop._optimizers(trained, config)
+        began = time.perf_counter()
+        checkpoints.save(Progress(0), trained, optimizers)
+        (folder / "candidate").write_bytes(safetensors.torch.save(loop.weights_of(trained)))
+        saved = time.perf_counter() - began
+    return {"data": 1e3 * float(np.median(spent[2:])), f"saving every {steps} steps": 1e3 * saved / steps}
+
+
 @without_denormals()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -238,6 +268,11 @@ def main() -> int:
             parts = ", ".join(f"{part} {value:.0f} ms" for part, value in parts_of(steps["dann"]).items())
             share = 100 * flops / median["dann"] / peak
             notes.append(f"{name} {batch} + {batch}: dann reaches {share:.0f} % of the fastest product; {parts}")
+            for method in ("dann", "iadsa"):
+                extra = overhead(method, name, options.size, batch)
+                percent = 100 * sum(extra.values()) / (1e3 * median[method])
+                costs = ", ".join(f"{what} {value:.1f} ms" for what, value in extra.items())
+                notes.append(f"{name} {batch} + {batch}: beside a {method} step {percent:.1f} %: {costs}")
     print("\n" + "\n".join(notes))
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
     return 0

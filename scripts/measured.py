@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-
 LONGEST = 3600.0
 """Seconds after which a command counts as hanging."""
 
