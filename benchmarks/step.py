@@ -10,16 +10,15 @@ pytorch-adapt its column stays empty.
 """
 
 import argparse
-import dataclasses
 import resource
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torchvision
 from torch import nn
@@ -37,7 +36,7 @@ from steelshift.methods.method import Start
 from steelshift.nn.encoders import build_encoder
 from steelshift.nn.heads import task_classifier
 from steelshift.training import loop
-from steelshift.training.checkpoint import Checkpoints, Progress
+from steelshift.training.checkpoint import Progress
 from steelshift.training.config import Config, resolve
 from steelshift.training.precision import choose, describe, keep_memory, without_denormals
 
@@ -145,31 +144,16 @@ def our_step(method: str, name: str, size: int, batch: int) -> tuple[Callable[[]
     trained.train()
     images = torch.rand(2, batch, 1, size, size) * 255
     source = SourceBatch(images[0], {"class": torch.arange(batch) % CLASSES})
-    phase = _Phase(source=_Always(source), target=_Always(TargetBatch(images[1])))
+    phase = types.SimpleNamespace(number=1, steps=1000)
+    target = TargetBatch(images[1])
     count = [0]
 
     def step() -> None:
-        values = loop._step(phase, trained, optimizers, config, fast, Progress(count[0] % phase.steps))
+        values = loop._step(phase, trained, optimizers, config, fast, Progress(count[0] % 1000), source, target)
         assert values is not None, "a loss that is no number"
         count[0] += 1
 
     return step, trained
-
-
-class _Always:
-    def __init__(self, batch: object) -> None:
-        self.batch = batch
-
-    def __getitem__(self, step: int) -> object:
-        return self.batch
-
-
-@dataclasses.dataclass
-class _Phase:
-    source: _Always
-    target: _Always
-    number: int = 1
-    steps: int = 1000
 
 
 def peak_of_bf16() -> float:
@@ -205,8 +189,8 @@ def parts_of(step: Callable[[], None]) -> dict[str, float]:
     return spent
 
 
-def overhead(method: str, name: str, size: int, batch: int, steps: int = 100) -> dict[str, float]:
-    """Milliseconds a step that the loop itself costs: drawing both batches, and saving every `steps` steps."""
+def whole_step(method: str, name: str, size: int, batch: int, steps: int = 100) -> float:
+    """Seconds a step of the whole loop: drawing batches, logging, a checkpoint before and one after, a candidate."""
     _, trained = our_step(method, name, size, batch)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -214,19 +198,11 @@ def overhead(method: str, name: str, size: int, batch: int, steps: int = 100) ->
         cache = cache_pixels(read_images([folder / "lines" / "source"]), folder)
         config = resolve(Config(source=(folder,), target=(folder,), out=folder, method=method, encoder=name))
         drawing = {"cache": cache, "batch": batch, "size": size, "augmentation": config.augmentation, "seed": 0}
-        labels = {"class": np.arange(len(cache)) % CLASSES}
-        streams = SourceStream(labels=labels, **drawing), TargetStream(**drawing)
-        spent = []
-        for number in range(12):
-            began = time.perf_counter()
-            streams[0][number], streams[1][number]
-            spent.append(time.perf_counter() - began)
-        checkpoints, optimizers = Checkpoints(folder / "checkpoints"), loop._optimizers(trained, config)
+        source = SourceStream(labels={"class": np.arange(len(cache)) % CLASSES}, **drawing)
+        phase = loop.Phase(method, 1, source, TargetStream(**drawing), steps, folder / "run")
         began = time.perf_counter()
-        checkpoints.save(Progress(0), trained, optimizers)
-        (folder / "candidate").write_bytes(safetensors.torch.save(loop.weights_of(trained)))
-        saved = time.perf_counter() - began
-    return {"data": 1e3 * float(np.median(spent[2:])), f"saving every {steps} steps": 1e3 * saved / steps}
+        loop.train(phase, trained, config, choose("cpu", "auto"))
+        return (time.perf_counter() - began) / steps
 
 
 @without_denormals()
@@ -269,10 +245,9 @@ def main() -> int:
             share = 100 * flops / median["dann"] / peak
             notes.append(f"{name} {batch} + {batch}: dann reaches {share:.0f} % of the fastest product; {parts}")
             for method in ("dann", "iadsa"):
-                extra = overhead(method, name, options.size, batch)
-                percent = 100 * sum(extra.values()) / (1e3 * median[method])
-                costs = ", ".join(f"{what} {value:.1f} ms" for what, value in extra.items())
-                notes.append(f"{name} {batch} + {batch}: beside a {method} step {percent:.1f} %: {costs}")
+                whole = whole_step(method, name, options.size, batch)
+                beside = 100 * (whole / median[method] - 1)
+                notes.append(f"{name} {batch} + {batch}: the loop adds {beside:.1f} % to a {method} step")
     print("\n" + "\n".join(notes))
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
     return 0

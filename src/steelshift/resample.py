@@ -43,6 +43,6 @@ def _weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
     places = torch.arange(size, device=start.device, dtype=torch.float32) + 0.5
     centres = (start[:, None] + places * step).clamp(0.5, length - 0.5)
     pixels = torch.arange(length, device=start.device, dtype=torch.float32) + 0.5
-    distance = (pixels - centres[:, :, None]).abs() / step.abs().clamp(min=1.0)[:, :, None]
-    weights = (1.0 - distance).clamp(min=0.0)
-    return weights / weights.sum(2, keepdim=True)
+    support = step.abs().clamp(min=1.0)[:, :, None]
+    weights = (pixels - centres[:, :, None]).abs_().div_(-support).add_(1.0).clamp_(min=0.0)
+    return weights.div_(weights.sum(2, keepdim=True))
