@@ -144,12 +144,12 @@ def our_step(method: str, name: str, size: int, batch: int) -> tuple[Callable[[]
     trained.train()
     images = torch.rand(2, batch, 1, size, size) * 255
     source = SourceBatch(images[0], {"class": torch.arange(batch) % CLASSES})
-    phase = types.SimpleNamespace(number=1, steps=1000)
-    target = TargetBatch(images[1])
+    always = [[source] * 1000, [TargetBatch(images[1])] * 1000]
+    phase = types.SimpleNamespace(number=1, steps=1000, source=always[0], target=always[1])
     count = [0]
 
     def step() -> None:
-        values = loop._step(phase, trained, optimizers, config, fast, Progress(count[0] % 1000), source, target)
+        values = loop._step(phase, trained, optimizers, config, fast, Progress(count[0] % 1000))
         assert values is not None, "a loss that is no number"
         count[0] += 1
 
@@ -190,14 +190,21 @@ def parts_of(step: Callable[[], None]) -> dict[str, float]:
 
 
 def whole_step(method: str, name: str, size: int, batch: int, steps: int = 100) -> float:
-    """Seconds a step of the whole loop: drawing batches, logging, a checkpoint before and one after, a candidate."""
+    """Seconds a step of the whole loop: drawing batches, logging, two checkpoints, a candidate."""
     _, trained = our_step(method, name, size, batch)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_lines(folder / "lines", shift=SHIFTS["mild"], images=140, seed=0)
         cache = cache_pixels(read_images([folder / "lines" / "source"]), folder)
         config = resolve(Config(source=(folder,), target=(folder,), out=folder, method=method, encoder=name))
-        drawing = {"cache": cache, "batch": batch, "size": size, "augmentation": config.augmentation, "seed": 0}
+        drawing = {
+            "cache": cache,
+            "batch": batch,
+            "size": size,
+            "augmentation": config.augmentation,
+            "seed": 0,
+            "bf16": choose("cpu", "auto").bf16,
+        }
         source = SourceStream(labels={"class": np.arange(len(cache)) % CLASSES}, **drawing)
         phase = loop.Phase(method, 1, source, TargetStream(**drawing), steps, folder / "run")
         began = time.perf_counter()
@@ -212,6 +219,7 @@ def main() -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=[16, 32], help="images a line")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--loop", action="store_true", help="also what the whole loop adds to a step; takes long")
     options = parser.parse_args()
     keep_memory()
     print(", ".join(f"{key} {value}" for key, value in describe(choose("cpu", "auto")).items()))
@@ -244,7 +252,7 @@ def main() -> int:
             parts = ", ".join(f"{part} {value:.0f} ms" for part, value in parts_of(steps["dann"]).items())
             share = 100 * flops / median["dann"] / peak
             notes.append(f"{name} {batch} + {batch}: dann reaches {share:.0f} % of the fastest product; {parts}")
-            for method in ("dann", "iadsa"):
+            for method in ("dann", "iadsa") if options.loop else ():
                 whole = whole_step(method, name, options.size, batch)
                 beside = 100 * (whole / median[method] - 1)
                 notes.append(f"{name} {batch} + {batch}: the loop adds {beside:.1f} % to a {method} step")

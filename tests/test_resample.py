@@ -87,3 +87,12 @@ def test_weights_are_shares(length, size, ends):
     weights = _weights(torch.tensor([ends[0]]), torch.tensor([ends[1]]), length, size)
     assert weights.shape == (1, size, length) and weights.min() >= 0
     assert torch.allclose(weights.sum(2), torch.ones(1, size), atol=1e-5)
+
+
+def test_bf16_stays_within_a_grey_level():
+    torch.manual_seed(0)
+    grey = torch.rand(8, 90, 120) * 255
+    boxes = torch.tensor([[3.5, 80.0, 88.0, 2.0]]).expand(8, 4)
+    exact, quick = (resample(grey.round(), boxes, 64, bf16=bf16) for bf16 in (False, True))
+    assert quick.dtype == torch.float32
+    assert (quick - exact).abs().max() < 1.0 and (quick - exact).std() < 0.3

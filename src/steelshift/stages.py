@@ -123,6 +123,7 @@ class Training:
             "size": config.size,
             "augmentation": config.augmentation,
             "seed": config.seed,
+            "bf16": self.fast.bf16,
         }
 
     def _train(self, phase: Phase, method: Method) -> None:

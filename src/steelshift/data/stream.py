@@ -42,11 +42,13 @@ class _Images:
     size: int
     augmentation: Augmentation
     seed: int
+    bf16: bool = False
+    """Whether images are resized in bf16."""
 
     def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         shapes = np.array([self.cache.shapes[row][:2] for row in rows])
         cut = boxes(shapes, self.augmentation, rng)
-        images = resized(self.cache, rows, self.size, cut)
+        images = resized(self.cache, rows, self.size, cut, bf16=self.bf16)
         return grey_values(images, self.augmentation, rng)
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
@@ -100,7 +102,9 @@ class TargetStream(_Images):
         return TargetBatch(self._draw(self._in_turn(4, step), rng))
 
 
-def resized(cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | None = None) -> Tensor:
+def resized(
+    cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | None = None, *, bf16: bool = False
+) -> Tensor:
     """Rows of a cache at one size: float32 (len(rows), 1, size, size) in [0, 255]; `cut` are boxes, else whole."""
     images = torch.empty(len(rows), 1, size, size)
     shapes = np.array([cache.shapes[row] for row in rows])
@@ -108,7 +112,7 @@ def resized(cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | No
         grey = to_grey(torch.from_numpy(np.stack([cache[rows[i]] for i in at])))
         height, width = map(float, shape[:2])
         box = np.array([[0, 0, height, width]], np.float32).repeat(len(at), 0) if cut is None else cut[at]
-        images[torch.from_numpy(at)] = resample(grey, torch.from_numpy(box), size)
+        images[torch.from_numpy(at)] = resample(grey, torch.from_numpy(box), size, bf16=bf16)
     return images
 
 

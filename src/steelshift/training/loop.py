@@ -5,7 +5,6 @@ import dataclasses
 import json
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
@@ -78,9 +77,9 @@ def train(
     _forget(metrics, phase.name, progress.step)
     method.train()
     unsaved: list[str] = []
-    with _stop_requests() as stop, _drawn_ahead(phase, method, fast) as batches:
+    with _stop_requests() as stop:
         while progress.step < phase.steps:
-            values = _step(phase, method, optimizers, config, fast, progress, *batches(progress.step))
+            values = _step(phase, method, optimizers, config, fast, progress)
             if values is None:
                 progress = _roll_back(checkpoints, method, optimizers, progress, phase)
                 unsaved.clear()
@@ -119,8 +118,6 @@ def _step(
     config: Config,
     fast: Fast,
     progress: Progress,
-    source: SourceBatch,
-    target: TargetBatch | None,
 ) -> dict[str, Tensor] | None:
     """All updates of one step; what they log, or None as soon as a loss or a gradient is not finite."""
     step = progress.step
@@ -129,6 +126,8 @@ def _step(
         rate = config.lr * learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
         for group in optimizer.param_groups:
             group["lr"] = rate * (config.encoder_lr if name.endswith("encoder") else 1.0)
+    source = _source_to(fast.device, phase.source[step])
+    target = TargetBatch(phase.target[step].images.to(fast.device)) if method.sees_target else None
     values: dict[str, Tensor] = {}
     for update in _under_autocast(method.updates(source, target, step / phase.steps), fast):
         for child in method.children():
@@ -182,30 +181,8 @@ def _under_autocast(updates: Iterator[Update], fast: Fast) -> Iterator[Update]:
         yield update
 
 
-@contextmanager
-def _drawn_ahead(
-    phase: Phase, method: Method, fast: Fast
-) -> Iterator[Callable[[int], tuple[SourceBatch, TargetBatch | None]]]:
-    """A function that gives the batches of a step, and begins to draw those of the next while this one trains."""
-
-    def draw(step: int) -> tuple[SourceBatch, TargetBatch | None]:
-        source = phase.source[step]
-        labels = {task: values.to(fast.device) for task, values in source.labels.items()}
-        target = TargetBatch(phase.target[step].images.to(fast.device)) if method.sees_target else None
-        return SourceBatch(source.images.to(fast.device), labels), target
-
-    # One core draws: sums must not depend on how many the training leaves free.
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        begun: dict[int, Future[tuple[SourceBatch, TargetBatch | None]]] = {}
-
-        def batches(step: int) -> tuple[SourceBatch, TargetBatch | None]:
-            found = begun.pop(step, None) or pool.submit(draw, step)
-            begun.clear()
-            if step + 1 < phase.steps:
-                begun[step + 1] = pool.submit(draw, step + 1)
-            return found.result()
-
-        yield batches
+def _source_to(device: torch.device, batch: SourceBatch) -> SourceBatch:
+    return SourceBatch(batch.images.to(device), {task: labels.to(device) for task, labels in batch.labels.items()})
 
 
 def _roll_back(
