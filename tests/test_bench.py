@@ -76,7 +76,7 @@ def test_every_run_is_a_row_in_the_order_of_the_suite(finished: Path) -> None:
     assert len({row["weights_sha"] for row in found if not row["error"]}) == 6
     assert not any(str(finished.parent) in value for row in found for value in row.values())
     assert all(row["selected"] == row["source_only"] for row in found if row["method"] == "source_only")
-    assert list((finished / "work" / "drawn 一, mild").iterdir()) == []
+    assert list((finished / "unfinished" / "drawn 一, mild").iterdir()) == []
 
 
 def test_a_killed_suite_continues_to_the_same_table(finished: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_unfinished_training_of_other_options_is_not_continued(tmp_path: Path) -
     command = [sys.executable, "-m", "steelshift", "bench", written(tmp_path, **tiny | {"methods": slow})]
     process = subprocess.Popen([*command, "--out", tmp_path / "out", "--jobs", "2"], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("out/work/x/0/*/checkpoints/*/step-*4.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/unfinished/x/0/*/checkpoints/*/step-*4.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
     process.wait()

@@ -12,16 +12,11 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from lines import tiny_config, tiny_lines
+from lines import tiny_config
 from steelshift.adapt import fit
 from steelshift.cli import main
 
 FIRST = ["id", "path", "class", "p", "decision", "reason", "error"]
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_lines(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

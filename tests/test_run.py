@@ -16,18 +16,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from lines import tiny_config, tiny_lines
+from lines import tiny_config
 from steelshift import adapt
 from steelshift.adapt import fit, render_again
 from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.judging import evaluate
 from steelshift.methods import METHODS, SourceOnly
 from steelshift.training import checkpoint, loop
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_lines(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

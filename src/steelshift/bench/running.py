@@ -4,22 +4,20 @@ import csv
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from steelshift.bench.pairs import prepare
-from steelshift.bench.suite import Suite, hash_of, load_suite
+from steelshift.bench.suite import Suite, load_suite
 from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
 from steelshift.progress import showing
+from steelshift.signals import stop_requests
 
 COLUMNS = (
     "pair", "method", "seed", "error", "n", "source_only", "selected", "last", "peeked", "oracle", "selected_step",
@@ -41,7 +39,7 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int) -> Path:
     if jobs < 1:
         raise UsageError("option_range", key="jobs", value=jobs, range="1 or more")
     _open(out, resume, jobs)
-    with locked(out / "bench.json", wait=False) as mine, _stop_requests() as stop:
+    with locked(out / "bench.json", wait=False) as mine, stop_requests() as stop:
         if not mine:
             raise UsageError("bench_busy", path=out)
         write_text(out / "suite.yaml", yaml.safe_dump(suite.values(), sort_keys=False, allow_unicode=True))
@@ -121,7 +119,7 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
         row = json.loads(row_path(out, pair, seed, method).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return row if row["config_sha"] == hash_of(suite.config(method, seed), suite.pairs[pair]) else None
+    return row if row["config_sha"] == suite.hashes[pair, seed, method] else None
 
 
 def _begin(out: Path, pair: str, seed: int, threads: int) -> subprocess.Popen:
@@ -159,17 +157,3 @@ def _collect(suite: Suite, out: Path) -> int:
     if not table.exists() or table.read_text(encoding="utf-8") != text.getvalue():
         write_text(table, text.getvalue())
     return len(rows)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ class Suite:
         """The resolved config of one run. Raises UsageError."""
         nowhere = {"source": (), "target": (), "out": Path()}
         return resolve(from_mapping(Config, self.methods[method], seed=seed, **(nowhere | given)))
+
+    @cached_property
+    def hashes(self) -> dict[tuple[str, int, str], str]:
+        """`hash_of` every run, by pair, seed and method."""
+        return {
+            (name, seed, method): hash_of(self.config(method, seed), pair)
+            for name, pair in self.pairs.items()
+            for seed in self.seeds
+            for method in self.methods
+        }
 
     def values(self) -> dict[str, Any]:
         """What `load_suite` reads the same suite from, wherever the file lies."""

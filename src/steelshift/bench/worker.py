@@ -3,8 +3,8 @@
     python -m steelshift.bench.worker OUT PAIR SEED PARENT
 
 It reads OUT/suite.yaml. Training on the source line and the oracle are computed once for all methods that agree on
-their options; unfinished training lies in OUT/work, in folders named by options and images, so that nothing continues
-what was begun differently.
+their options; unfinished training lies in OUT/unfinished, in folders named by options and images, so that nothing
+continues what was begun differently.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     out, pair, seed, parent = arguments
     _end_with(int(parent))
     keep_memory()
-    work = Path(out) / "work" / pair / seed
+    work = Path(out) / "unfinished" / pair / seed
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / "lock", wait=True):
         try:
@@ -79,7 +79,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
         config = suite.config(
             method, seed, source=ready.source, target=ready.target, classes=ready.classes, cache=ready.cache
         )
-        row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": hash_of(config, pair)}
+        row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
         try:
             row |= _row(config, pair, work)
         except Interrupted:

@@ -3,13 +3,10 @@
 import copy
 import dataclasses
 import json
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import safetensors.torch
@@ -23,6 +20,7 @@ from steelshift.files import append_text, write_bytes, write_text
 from steelshift.methods import Method
 from steelshift.methods.method import Update
 from steelshift.nn.normalization import settle
+from steelshift.signals import stop_requests
 from steelshift.training.checkpoint import Checkpoints, Progress
 from steelshift.training.config import Config
 from steelshift.training.precision import Fast
@@ -77,7 +75,7 @@ def train(
     _forget(metrics, phase.name, progress.step)
     method.train()
     unsaved: list[str] = []
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         while progress.step < phase.steps:
             values = _step(phase, method, optimizers, config, fast, progress)
             if values is None:
@@ -218,23 +216,3 @@ def _forget(metrics: Path, phase: str, step: int) -> None:
             kept.append(line)
     if kept != lines:
         write_text(metrics, "".join(kept))
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """A list that holds the number of the first SIGINT or SIGTERM that arrives. Off the main thread: never any."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
