@@ -15,14 +15,13 @@ import torch
 import yaml
 
 from steelshift.candidates import look_at_candidates
-from steelshift.data.splits import TEST, TRAIN, VAL
-from steelshift.data.stream import resized
+from steelshift.data.splits import TRAIN, VAL
 from steelshift.errors import DataError, UsageError
 from steelshift.evidence import collect_evidence
 from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.card import model_card
-from steelshift.inspection.inspector import Inspector, in_batches
+from steelshift.inspection.inspector import Inspector
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.report.page import render
@@ -84,9 +83,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     # Everything is chosen and written: now labels of the target line may be opened.
     labels = open_target_labels(config, lines)
     if labels is not None:
-        test = lines.target.part(TEST)
-        baseline_logits = in_batches(baseline.logits, resized(test, np.arange(len(test)), config.size))
-        report["target"] = judge(training, labels, candidates.steps, candidates.test_logits, chosen, baseline_logits)
+        report["target"] = judge(training, labels, candidates, chosen)
     report["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(run / "thumbnails.npz", lambda file: np.savez_compressed(file, **thumbnails))
     write_text(run / "report.html", render(report, thumbnails))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from steelshift.candidates import Candidates
 from steelshift.data.cache import cache_pixels
 from steelshift.data.splits import TEST, TRAIN
 from steelshift.data.stream import resized
@@ -33,18 +34,10 @@ def open_target_labels(config: Config, lines: Lines) -> np.ndarray | None:
     return labels if (labels[lines.target.side == TEST] >= 0).any() else None
 
 
-def judge(
-    training: Training,
-    labels: np.ndarray,
-    steps: list[int],
-    candidate_logits: list[np.ndarray],
-    chosen: int,
-    baseline_logits: np.ndarray,
-) -> dict[str, Any]:
+def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen: int) -> dict[str, Any]:
     """The `target` block of the report: mean class accuracy on the target test split, and what explains it.
 
-    labels: of all target rows. steps, candidate_logits, chosen: the candidates, their logits (n, K) on the target test
-    split, and which was chosen. Trains the oracle, unless the config says no.
+    labels: of all target rows. chosen: which candidate. Trains the oracle, unless the config says no.
     """
     config, lines, classes = training.config, training.lines, training.lines.classes
     truth = labels[lines.target.side == TEST]
@@ -52,14 +45,15 @@ def judge(
     def judged(logits: np.ndarray) -> dict[str, Any]:
         return scores(truth, logits.argmax(1), classes.names, classes.qualified)
 
-    of_candidates = [judged(logits) for logits in candidate_logits]
+    test = lines.target.part(TEST)
+    prepared = resized(test, np.arange(len(test)), config.size)
+    baseline = training.inspector(training.baseline_phase, config.steps)
+    of_candidates = [judged(logits) for logits in candidates.test_logits]
     by_step = [found["mean_class_accuracy"] for found in of_candidates]
     peeked = int(np.argmax(by_step))
-    details = {"source_only": judged(baseline_logits), "selected": of_candidates[chosen]}
+    details = {"source_only": judged(in_batches(baseline.logits, prepared)), "selected": of_candidates[chosen]}
     trainable = (labels[lines.target.side == TRAIN] >= 0).any()
     if config.oracle and trainable:
-        test = lines.target.part(TEST)
-        prepared = resized(test, np.arange(len(test)), config.size)
         details["oracle"] = judged(in_batches(training.oracle(labels).logits, prepared))
     before, after = details["source_only"]["mean_class_accuracy"], by_step[chosen]
     words = "judged_better" if after > before + SAME else "judged_worse" if after < before - SAME else "judged_same"
@@ -71,7 +65,7 @@ def judge(
         "oracle": details["oracle"]["mean_class_accuracy"] if "oracle" in details else None,
         "n": details["selected"]["n"],
         "unknown": int((truth < 0).sum()),
-        "peeked_step": steps[peeked],
+        "peeked_step": candidates.steps[peeked],
         "by_step": by_step,
         "sentence": say(words, before=before, after=after, n=details["selected"]["n"]),
         "details": details,

@@ -29,11 +29,8 @@ from steelshift.bench.pairs import prepare
 from steelshift.bench.running import missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
 from steelshift.candidates import look_at_candidates
-from steelshift.data.splits import TEST
-from steelshift.data.stream import resized
 from steelshift.errors import DataError, Interrupted, SteelshiftError
 from steelshift.files import locked, write_json
-from steelshift.inspection.inspector import in_batches
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.selection.validators import choose
@@ -110,13 +107,10 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
     candidates = look_at_candidates(training)
     chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
-    test = lines.target.part(TEST)
-    baseline = training.inspector(training.baseline_phase, config.steps)
-    before = in_batches(baseline.logits, resized(test, np.arange(len(test)), config.size))
 
     # Everything is chosen: now labels of the target line may be opened.
     labels = _labels(config, lines)
-    found = judge(training, labels, candidates.steps, candidates.test_logits, chosen, before)
+    found = judge(training, labels, candidates, chosen)
     return {
         "n": found["n"],
         **{key: _rounded(found[key]) for key in ("source_only", "selected", "last", "peeked", "oracle")},
