@@ -31,6 +31,7 @@ from steelshift.data.camera import SHIFTS
 from steelshift.data.stream import SourceBatch, SourceStream, TargetBatch, TargetStream
 from steelshift.data.synthetic import write_lines
 from steelshift.data.table import read_images
+from steelshift.memory import keep_memory
 from steelshift.methods import METHODS
 from steelshift.methods.method import Start
 from steelshift.nn.encoders import build_encoder
@@ -38,7 +39,7 @@ from steelshift.nn.heads import task_classifier
 from steelshift.training import loop
 from steelshift.training.checkpoint import Progress
 from steelshift.training.config import Config, resolve
-from steelshift.training.precision import choose, describe, keep_memory, without_denormals
+from steelshift.training.precision import choose, describe, without_denormals
 
 CLASSES = 6
 HIDDEN = 1024

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from builders import cached, picture
-from steelshift.data.augment import boxes, grey_values
+from steelshift.data.augment import boxes, cut_out, grey_values
 from steelshift.data.stream import CLASS, SourceBatch, SourceStream, TargetBatch, TargetStream, resized
 
 LABELS = np.array([0] * 14 + [1] * 5 + [2] * 1)
@@ -180,3 +180,21 @@ def test_plain_keeps_polarity_and_strong_inverts_half():
             torch.stack([torch.corrcoef(torch.stack([row, ramp[0].flatten()]))[0, 1] for row in changed]) < 0
         ).float()
         assert low <= falling.mean() <= high
+
+
+def test_the_whole_target_line_comes_once_as_it_is(cache):
+    shown = torch.cat([batch.images for batch in target(cache).whole()])
+    assert torch.equal(shown, resized(cache, np.arange(len(cache)), 16))
+
+
+def test_a_hole_is_a_square_of_mean_grey_and_nothing_else_changes():
+    images = torch.rand(50, 1, 32, 32) * 255
+    cut = cut_out(images, np.random.default_rng(0))
+    for before, after in zip(images[:, 0], cut[:, 0], strict=True):
+        hole = after != before
+        rows, columns = hole.any(1).nonzero()[:, 0], hole.any(0).nonzero()[:, 0]
+        assert len(rows) + 1 >= 8 and len(rows) <= 17 and abs(len(rows) - len(columns)) <= 1
+        assert (
+            hole.sum() == len(rows) * len(columns) == hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].sum()
+        )
+        assert torch.allclose(after[hole], before.mean())

@@ -27,7 +27,9 @@ def check(source: tuple[Path, ...], target: tuple[Path, ...], classes: Path | No
         json: Print one JSON object.
     """
     from steelshift.data.check import check_lines
+    from steelshift.memory import return_memory
 
+    return_memory()
     found = check_lines(source, target, classes)
     if json:
         _print_json(found)
@@ -67,7 +69,9 @@ def tiles(
     """
     from steelshift.data.table import list_places
     from steelshift.data.tiles import write_tiles
+    from steelshift.memory import return_memory
 
+    return_memory()
     with showing("tiles", len(list_places([images]))) as advance:
         counts = write_tiles(images, out, tile=tile, stride=stride, masks=masks, boxes=boxes, advance=advance)
     if json:
@@ -79,8 +83,8 @@ def tiles(
 
 def fit(arguments: list[str]) -> None:
     from steelshift.adapt import fit as run_fit
+    from steelshift.memory import keep_memory
     from steelshift.training.config import Config, from_mapping, knobs_of, read_mapping
-    from steelshift.training.precision import keep_memory
 
     keep_memory()
     values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}

@@ -33,13 +33,14 @@ from steelshift.errors import DataError, Interrupted, SteelshiftError
 from steelshift.files import locked, write_json
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
+from steelshift.memory import keep_memory
 from steelshift.selection.validators import choose
 from steelshift.stages import Training
 from steelshift.training.config import Config
 from steelshift.training.precision import choose as choose_precision
-from steelshift.training.precision import keep_memory, without_denormals
+from steelshift.training.precision import without_denormals
 
-REFUSALS = ("no_normalization", "knob_range", "not_finite")
+REFUSALS = ("no_normalization", "method_needs_normalization", "knob_range", "not_finite")
 """What a method itself answers: a row of the table. Any other failure is one of the surroundings, to be tried again."""
 CHOOSING = ("method", "knobs", "select", "candidates", "oracle", "review_rate")
 """Options that training on the source line and the oracle do not depend on."""

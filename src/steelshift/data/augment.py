@@ -59,7 +59,7 @@ def grey_values(images: Tensor, kind: Augmentation, rng: np.random.Generator) ->
     batch, size = images.shape[0], images.shape[-1]
 
     def draw(low: float, high: float) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1, 1)).astype(np.float32))
+        return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1, 1)).astype(np.float32)).to(images.device)
 
     if strength.gamma:
         images = (images / 255).clamp(0, 1) ** draw(-strength.gamma, strength.gamma).exp() * 255
@@ -71,10 +71,21 @@ def grey_values(images: Tensor, kind: Augmentation, rng: np.random.Generator) ->
     images = (images - mean) * contrast + mean + draw(-strength.brightness, strength.brightness)
     if strength.gradient:
         angle = draw(0, 2 * np.pi)
-        ramp = torch.linspace(-0.5, 0.5, size)
+        ramp = torch.linspace(-0.5, 0.5, size, device=images.device)
         slope = angle.cos() * ramp + angle.sin() * ramp[:, None]
         images = images + draw(0, strength.gradient) * slope
     if strength.noise:
-        noise = torch.from_numpy(rng.standard_normal((batch, 1, size, size), dtype=np.float32))
+        noise = torch.from_numpy(rng.standard_normal((batch, 1, size, size), dtype=np.float32)).to(images.device)
         images = images + draw(0, strength.noise) * noise
     return images.clamp(0, 255)
+
+
+def cut_out(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Put the mean grey over a random square of each image (B, 1, S, S), a quarter to half of its side wide."""
+    batch, size = images.shape[0], images.shape[-1]
+    side = rng.uniform(0.25, 0.5, (batch, 1)) * size
+    start = rng.uniform(0, 1, (2, batch, 1)) * (size - side)
+    at = np.arange(size) + 0.5
+    within = (at >= start) & (at < start + side)
+    hole = torch.from_numpy(within[0][:, :, None] & within[1][:, None, :]).unsqueeze(1).to(images.device)
+    return torch.where(hole, images.mean(dim=(2, 3), keepdim=True), images)

@@ -45,6 +45,11 @@ class _Images:
     bf16: bool = False
     """Whether images are resized in bf16."""
 
+    @property
+    def epoch(self) -> int:
+        """Steps in which every image is seen about once."""
+        return max(1, len(self.cache) // self.batch)
+
     def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         shapes = np.array([self.cache.shapes[row][:2] for row in rows])
         cut = boxes(shapes, self.augmentation, rng)
@@ -72,11 +77,6 @@ class SourceStream(_Images):
     sampler: Sampler = "balanced"
     """balanced: P classes of K images each, so that every class has a positive; random: in turn."""
 
-    @property
-    def epoch(self) -> int:
-        """Steps in which every image is seen about once."""
-        return max(1, len(self.cache) // self.batch)
-
     def __getitem__(self, step: int) -> SourceBatch:
         rng = self._generator(1, step)
         rows = self._balanced(rng) if self.sampler == "balanced" else self._in_turn(2, step)
@@ -100,6 +100,12 @@ class TargetStream(_Images):
     def __getitem__(self, step: int) -> TargetBatch:
         rng = self._generator(3, step)
         return TargetBatch(self._draw(self._in_turn(4, step), rng))
+
+    def whole(self) -> Iterator[TargetBatch]:
+        """Every image once, as it is, in the order of the cache."""
+        for start in range(0, len(self.cache), self.batch):
+            rows = np.arange(start, min(start + self.batch, len(self.cache)))
+            yield TargetBatch(resized(self.cache, rows, self.size, bf16=self.bf16))
 
 
 def resized(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ NOT_IMAGES = frozenset({".txt", ".md", ".csv", ".parquet", ".json", ".yaml", ".y
 """Files beside images; whatever else lies in a folder is tried, by content and not by name."""
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
 Crop = tuple[int, int, int, int]
+_AT_ONCE = 500  # files that wait to be read: each costs a kilobyte while it does
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Classes:
         return self.names.index("qualified") if "qualified" in self.names else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image or one crop of an image; `id` is the sha256 of the file, with the crop where there is one."""
 
@@ -151,7 +153,7 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where an image lies, before its bytes are read."""
 
@@ -255,7 +257,9 @@ def _digests(paths: Sequence[Path]) -> list[str | Unreadable]:
         except Unreadable as error:
             return error
 
-    distinct = list(dict.fromkeys(paths))
+    distinct = iter(dict.fromkeys(paths))
+    found = {}
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(distinct, pool.map(digest, distinct), strict=True))
+        while some := list(islice(distinct, _AT_ONCE)):
+            found |= zip(some, pool.map(digest, some), strict=True)
     return [found[path] for path in paths]

@@ -31,6 +31,16 @@ def adaptation_loss(source_logits: Tensor, target_logits: Tensor, smoothing: flo
     return (source + target) / 2
 
 
+def weighted_adaptation_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """`adaptation_loss` with a weight an image, whose sum on each line does not matter.
+
+    logits (n, 1), truth (n,): 1 for images of the source line; weights (n,), above 0.
+    """
+    each = F.binary_cross_entropy_with_logits(logits[:, 0].float(), truth.float(), reduction="none")
+    lines = [(weights * each)[truth == line].sum() / weights[truth == line].sum() for line in (1, 0)]
+    return (lines[0] + lines[1]) / 2
+
+
 def separation_loss(
     logits: Tensor,
     batch: int,

@@ -12,9 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.errors import UsageError
 from steelshift.losses.domain import accuracy, adaptation_loss
-from steelshift.methods.method import Method, Start, Update
+from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.heads import discriminator
 from steelshift.nn.normalization import encode_both
 from steelshift.nn.reversal import ramp, reverse
@@ -33,10 +32,8 @@ class DANN(Method):
         """Strength of the reversed gradient at the end of the ramp, 0 or more."""
 
         def __post_init__(self) -> None:
-            if not 0 <= self.dropout < 1:
-                raise UsageError("knob_range", key="dropout", value=self.dropout, range="0 to 1")
-            if not self.weight >= 0:
-                raise UsageError("knob_range", key="weight", value=self.weight, range="0 or more")
+            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
+            hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start)

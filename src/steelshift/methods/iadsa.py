@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.errors import UsageError
 from steelshift.losses.auxiliary import difference_loss, scale_invariant_error
 from steelshift.losses.domain import (
     SeparationLabels,
@@ -42,15 +41,12 @@ from steelshift.losses.domain import (
 )
 from steelshift.losses.embedded import Invalid, Negative, Positive, embed, mine, pull_factor
 from steelshift.losses.weights import daan_weight, hdml_weight, ratio_weight
-from steelshift.methods.method import Method, Start, Update
+from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.methods.running import Mean, PairWeights, RunningMean
 from steelshift.nn.encoders import Encoder
-from steelshift.nn.heads import discriminator
+from steelshift.nn.heads import decoder, discriminator, thumbnails
 from steelshift.nn.normalization import encode_both, use_line
 from steelshift.nn.reversal import ramp, reverse
-
-RECONSTRUCTED = 32
-"""Side in pixels of what `difference+recon` reconstructs."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +165,7 @@ class IADSA(Method):
                 "separation_smoothing": (0 <= self.separation_smoothing <= 0.5, "0 to .5"),
             }
             for key, (right, words) in ranges.items():
-                if not right:
-                    raise UsageError("knob_range", key=key, value=getattr(self, key), range=words)
+                hold(right, key, getattr(self, key), words)
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start)
@@ -192,7 +187,7 @@ class IADSA(Method):
         self.learned_class = ("class_pair",) if knobs.class_weight == "uncertainty" else ()
         self.learned_adaptation = ("adaptation_pair",) if knobs.adaptation_weight == "uncertainty" else ()
         if knobs.separation_aux == "difference+recon":
-            self.decoder = _decoder(2 * width)
+            self.decoder = decoder(2 * width)
         if knobs.averaging == "ema":
             self.averaged_encoder = copy.deepcopy(start.encoder).requires_grad_(False)
             self.averaged_classifier = copy.deepcopy(start.classifier).requires_grad_(False)
@@ -416,9 +411,8 @@ class IADSA(Method):
         if self.knobs.separation_aux == "difference":
             return loss, ()
         both = torch.cat([torch.cat([z.cs, z.ps], 1), torch.cat([z.ct, z.pt], 1)])
-        images = (torch.cat([source.images, target.images]) - 127.5) / 64.0
-        small = F.interpolate(images, size=RECONSTRUCTED, mode="area")
-        return loss + self.knobs.reconstruction_weight * scale_invariant_error(self.decoder(both), small), ("decoder",)
+        images = thumbnails(torch.cat([source.images, target.images]))
+        return loss + self.knobs.reconstruction_weight * scale_invariant_error(self.decoder(both), images), ("decoder",)
 
     # Weight averaging.
 
@@ -443,16 +437,3 @@ class IADSA(Method):
 def _value_free(loss: Tensor) -> Tensor:
     """Zero, with the gradient of `loss`: learned weights move without showing in the loss that is reported."""
     return loss - loss.detach()
-
-
-def _decoder(width: int) -> nn.Sequential:
-    """Features (B, width) -> grey image (B, 1, 32, 32)."""
-    side = RECONSTRUCTED // 4
-    return nn.Sequential(
-        nn.Linear(width, 32 * side * side),
-        nn.ReLU(),
-        nn.Unflatten(1, (32, side, side)),
-        nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
-    )

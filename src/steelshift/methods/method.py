@@ -4,13 +4,15 @@ A method is one file: paper, equations, a frozen dataclass of its knobs, its mod
 optimizer, device, file or logger.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from steelshift.data.stream import SourceBatch, TargetBatch
+from steelshift.errors import UsageError
 from steelshift.nn.encoders import Encoder
 from steelshift.nn.normalization import Line, Normalization
 
@@ -25,6 +27,18 @@ class Update:
     """Names of the method's children whose parameters step; all others stay as they are."""
     log: dict[str, Tensor] = field(default_factory=dict)
     """Detached scalars for the metrics, by the symbols of the paper."""
+
+
+def hold(right: bool, key: str, value: object, words: str) -> None:
+    """Refuse the value of a knob that is out of its range. Raises UsageError."""
+    if not right:
+        raise UsageError("knob_range", key=key, value=value, range=words)
+
+
+def need_normalization(encoder: nn.Module, method: str) -> None:
+    """Refuse an encoder that a method has nothing to do with. Raises UsageError."""
+    if not any(isinstance(module, _BatchNorm) for module in encoder.modules()):
+        raise UsageError("method_needs_normalization", method=method)
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class Method(nn.Module):
     Knobs: ClassVar[type]
     sees_target: ClassVar[bool] = True
     """Whether `updates` wants target batches; it gets None otherwise."""
+    looks_at_target: ClassVar[bool] = False
+    """Whether `look_at_target` wants to see the whole target line before each epoch of it."""
     line: ClassVar[Line] = "target"
     """Whose line-wise normalization layers the inspector keeps."""
 
@@ -61,6 +77,10 @@ class Method(nn.Module):
 
         progress: share of the steps done, in [0, 1).
         """
+        raise NotImplementedError
+
+    def look_at_target(self, target: Iterable[TargetBatch]) -> None:
+        """See every target training image once, as it is; called in evaluation mode. Keep what is found in buffers."""
         raise NotImplementedError
 
     def deployed(self) -> tuple[Encoder, nn.Linear]:

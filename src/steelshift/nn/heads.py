@@ -1,4 +1,4 @@
-"""Task classifier and discriminators."""
+"""Task classifier, discriminators and decoder."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,3 +37,25 @@ def discriminator(
         raise UsageError("knob_range", key="hidden", value=hidden, range="1 or more")
     layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)]
     return nn.Sequential(*([Direction()] if normalized else []), *layers)
+
+
+RECONSTRUCTED = 32
+"""Side in pixels of what a decoder reconstructs."""
+
+
+def decoder(width: int) -> nn.Sequential:
+    """Features (B, width) -> grey image (B, 1, 32, 32)."""
+    side = RECONSTRUCTED // 4
+    return nn.Sequential(
+        nn.Linear(width, 32 * side * side),
+        nn.ReLU(),
+        nn.Unflatten(1, (32, side, side)),
+        nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
+    )
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """What a decoder is to give: grey levels (B, 1, S, S) in [0, 255] -> (B, 1, 32, 32), spread near 1."""
+    return F.interpolate((images - 127.5) / 64.0, size=RECONSTRUCTED, mode="area")

@@ -35,7 +35,7 @@ class Config:
     classes: Path | None = None
     """YAML map from class name to the folder names that hold it; without it the folder names are the classes."""
     method: str = "iadsa"
-    """How to adapt: iadsa, adsa, dann, source_only or oracle."""
+    """How to adapt: iadsa, dann, or another name that an unknown one is answered with."""
     encoder: str = "alexnet"
     """alexnet, or any model of torchvision or timm by name."""
     size: int = 112

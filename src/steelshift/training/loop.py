@@ -126,6 +126,10 @@ def _step(
             group["lr"] = rate * (config.encoder_lr if name.endswith("encoder") else 1.0)
     source = _source_to(fast.device, phase.source[step])
     target = TargetBatch(phase.target[step].images.to(fast.device)) if method.sees_target else None
+    if method.looks_at_target and step % phase.target.epoch == 0:
+        with fast.autocast():
+            method.eval().look_at_target(TargetBatch(batch.images.to(fast.device)) for batch in phase.target.whole())
+        method.train()
     values: dict[str, Tensor] = {}
     for update in _under_autocast(method.updates(source, target, step / phase.steps), fast):
         for child in method.children():

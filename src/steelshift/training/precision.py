@@ -1,9 +1,8 @@
 """What this processor does fast: number format and memory layout."""
 
-import ctypes
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,6 @@ import torch
 
 from steelshift.errors import UsageError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -57,17 +55,6 @@ def without_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(flushed)
-
-
-def keep_memory() -> None:
-    """Let this process keep the memory that a step frees for the next step: a tenth faster. glibc only.
-
-    Otherwise each large tensor is asked of the kernel anew, which fills it with zeros page by page.
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def describe(fast: Fast) -> dict[str, object]:
