@@ -85,6 +85,7 @@ def draw_ranks(place: Path, picture: Path) -> None:
     p, width = friedman(compared.values("selected")), critical_difference(methods, cells)
     groups = cliques(compared.ranks, width) if p < ALPHA else [list(range(methods))]  # then nothing may be told apart
     about = f"mean ranks in {cells} of {compared.possible} pairs x seeds; Friedman p {_p(p)}"
+    about += "; a bar joins what cannot be told apart"
     about += f"; {len(compared.left_out)} methods not compared" if compared.left_out else ""
     write_bytes(picture, ranks.draw_ranks(compared.methods, compared.ranks, width, groups, about, kind))
 
@@ -106,7 +107,11 @@ def read_results(place: Path) -> list[dict[str, Any]]:
 
 def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str, str]]:
     """One row of text a pair and method, in the order in which they come."""
-    base = {(row["pair"], row["seed"]): row["selected"] for row in rows if row["method"] == reference}
+    base = {
+        (row["pair"], row["seed"]): row["selected"]
+        for row in rows
+        if row["method"] == reference and not row["error"]
+    }
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["pair"], row["method"]].append(row)
@@ -124,8 +129,9 @@ def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str,
         gains = [row["selected"] - row["source_only"] for row in members]
         shown["gain"] = mean_and_interval(gains, sign="+")
         if method != reference:
-            same = [(row["selected"], base.get((pair, row["seed"]))) for row in members]
-            shown["difference"] = mean_and_interval([a - b for a, b in same if b is not None], sign="+")
+            both = [row for row in members if (pair, row["seed"]) in base]
+            differences = [row["selected"] - base[pair, row["seed"]] for row in both]
+            shown["difference"] = mean_and_interval(differences, sign="+")
         shown["worst"] = f"{min(row['selected'] for row in members):.3f}"
         with_oracle = [row for row in members if row["oracle"] is not None]
         shown["gap closed"] = gap_closed(
