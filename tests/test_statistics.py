@@ -13,8 +13,7 @@ from scipy import stats
 
 from steelshift.bench import statistics as ours
 from steelshift.bench.running import COLUMNS
-from steelshift.bench.table import draw_ranks as draw_table
-from steelshift.bench.table import overall, render_table
+from steelshift.bench.table import draw_picture, overall, render_table
 from steelshift.cli import main
 from steelshift.errors import UsageError
 from steelshift.report import ranks
@@ -233,7 +232,7 @@ def test_a_machine_without_the_letters_says_so(tmp_path: Path, monkeypatch: pyte
     results = written(rows, tmp_path / "results.csv")
     monkeypatch.setattr(ranks, "font_for", lambda text: None)
     with pytest.raises(UsageError) as caught:
-        draw_table(results, tmp_path / "a.png")
+        draw_picture(results, tmp_path / "a.png")
     assert caught.value.key == "no_letters" and "方" in str(caught.value)
-    draw_table(results, tmp_path / "a.svg")
+    draw_picture(results, tmp_path / "a.svg")
     assert "方法m0" in (tmp_path / "a.svg").read_text(encoding="utf-8")

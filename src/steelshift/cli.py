@@ -256,11 +256,11 @@ def bench_table(
         against: Method that the others are compared with; by default that of the highest mean.
         picture: Critical-difference diagram of the mean ranks to draw, .png or .svg.
     """
-    from steelshift.bench.table import draw_ranks, render_table
+    from steelshift.bench.table import draw_picture, render_table
 
     print(render_table(results, format, against), end="")
     if picture:
-        draw_ranks(results, picture)
+        draw_picture(results, picture)
 
 
 COMMANDS: dict[str, Callable] = {

@@ -69,7 +69,7 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
     return "\n".join([*(_markdown(*table) for table in tables), "\n\n".join(sentences)]) + "\n"
 
 
-def draw_ranks(place: Path, picture: Path) -> None:
+def draw_picture(place: Path, picture: Path) -> None:
     """Draw a critical-difference diagram. Raises UsageError where too little is there to rank, or to draw with."""
     kind = picture.suffix.lower().removeprefix(".")
     if kind not in ranks.FORMATS:

@@ -75,7 +75,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     right = True
     for method in missing(suite, out, pair_name, seed):
         config = suite.config(
-            method, seed, source=ready.source, target=ready.target, classes=ready.classes, cache=ready.cache
+            method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
         try:
