@@ -16,7 +16,7 @@ from builders import write_line
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import COLUMNS, run_suite
 from steelshift.bench.suite import Pair, hash_of, load_suite
-from steelshift.bench.table import mean_and_interval, render_table, summarize
+from steelshift.bench.table import HEADINGS, OVERALL, by_pair, mean_and_interval, render_table
 from steelshift.cli import main
 from steelshift.data.table import find_classes, list_places, read_images, read_labels
 from steelshift.errors import UsageError
@@ -48,7 +48,8 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 def not_measured(out: Path) -> list[dict[str, str]]:
-    return [{key: value for key, value in row.items() if not key.endswith(("_seconds", "_mb"))} for row in rows(out)]
+    measured = ("_seconds", "_mb", "date")
+    return [{key: value for key, value in row.items() if not key.endswith(measured)} for row in rows(out)]
 
 
 @pytest.fixture(scope="module")
@@ -239,23 +240,32 @@ def test_tiles_of_both_lines_are_labelled_by_their_masks(tmp_path: Path) -> None
 
 
 def test_the_table_says_mean_interval_gap_and_harm() -> None:
-    row = {"pair": "p", "method": "m", "error": "", "last": 0.7, "peeked": 0.8, "oracle": 0.9, "train_seconds": 3.0}
-    made = [row | {"source_only": 0.5, "selected": 0.6}, row | {"source_only": 0.5, "selected": 0.4}]
-    [shown] = summarize([*made, row | {"error": "not_finite"}])
+    row = {"pair": "p", "method": "m", "seed": "0", "error": "", "last": 0.7, "peeked": 0.8, "oracle": 0.9}
+    row |= {"train_seconds": 3.0, "steps": "5 10", "source_only": 0.5}
+    made = [row | {"selected": 0.6, "by_step": "0.7 0.8"}, row | {"selected": 0.4, "by_step": "0.7 0.74"}]
+    [shown] = by_pair([*made, row | {"error": "not_finite"}], "m")
     assert (shown["seeds"], shown["failed"]) == ("2", "1")
     assert shown["selected"] == "0.500 ± 1.271"  # t(.975, 1) = 12.706 x sd .14142 / sqrt 2
     assert shown["gain"] == "+0.000 ± 1.271" and shown["worst"] == "0.400"
-    assert shown["gap closed"] == "0 %" and shown["harmed"] == "1 of 2" and shown["seeds"] == "2"
+    assert shown["gap closed"] == "0 %" and shown["harmed"] == "1 of 2" and shown["steps"] == "10"
     assert mean_and_interval([0.25]) == "0.250" and mean_and_interval([]) == ""
 
 
 def test_the_table_comes_in_three_forms(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-table", str(finished)]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("\n") == 6 and "两" in shown and "n/a" in shown
-    assert len(list(csv.DictReader(render_table(finished, "csv").splitlines()))) == 4
-    assert render_table(finished, "html").count("<tr>") == 5
-    assert main(["bench-table", str(finished / "rows")]) == 2
+    assert shown.count("\n| ") == 9 and "两" in shown and "n/a" in shown  # and the first heading
+    assert "refused (0)" in shown and "2 of 2 cells" in shown
+    *_, last = shown.splitlines()
+    made = rows(finished)[0]
+    assert last.startswith("8 rows: ")
+    assert all(made[key] and made[key] in last for key in ("date", "processor", "torch"))
+    one = list(csv.DictReader(render_table(finished, "csv").splitlines()))
+    assert len(one) == 8 and set(one[0]) == {*HEADINGS, *OVERALL}
+    assert [row["method"] for row in one if not row["pair"]][-1] == "refused"
+    assert render_table(finished, "html").count("<tr>") == 10
+    assert render_table(finished / "results.csv", "md") == shown
+    assert main(["bench-table", str(finished / "rows")]) == main(["bench-table", str(finished / "bench.json")]) == 2
 
 
 @pytest.mark.parametrize(

@@ -246,16 +246,25 @@ def bench(
         print(render_table(out, "md"), end="")
 
 
-def bench_table(folder: Positional[Path], format: Literal["md", "csv", "html"] = "md") -> None:
-    """Print the table of a suite that was run: mean over seeds, 95 % intervals, gap closed.
+def bench_table(
+    results: Positional[Path],
+    format: Literal["md", "csv", "html"] = "md",
+    against: str | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Print the tables of a suite that was run: by pair with 95 % intervals, over all pairs with tests.
 
     Args:
-        folder: What `bench` wrote.
+        results: Folder that `bench` wrote, or its results.csv.
         format: md, csv or html.
+        against: Method that the others are compared with; by default that of the highest mean.
+        picture: Critical-difference diagram of the mean ranks to draw, .png or .svg.
     """
-    from steelshift.bench.table import render_table
+    from steelshift.bench.table import draw_picture, render_table
 
-    print(render_table(folder, format), end="")
+    print(render_table(results, format, against), end="")
+    if picture:
+        draw_picture(results, picture)
 
 
 COMMANDS: dict[str, Callable] = {

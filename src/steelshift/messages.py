@@ -359,8 +359,62 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{units} 的运行失败；其余已完成。请查看 {log}，然后用 --resume 继续。",
     ),
     "no_results": (
-        "{path} holds no results.csv. Name the folder that `steelshift bench` wrote.",
-        "{path} 中没有 results.csv。请给出 `steelshift bench` 写入的文件夹。",
+        "{path} holds no results.csv. Name the folder that `steelshift bench` wrote, or its results.csv.",
+        "{path} 中没有 results.csv。请给出 `steelshift bench` 写入的文件夹，或其中的 results.csv。",
+    ),
+    "not_compared": (
+        "{name} is no method that has scores in half of the cells or more. Name one of {known}.",
+        "{name} 不是在至少一半单元中有分数的方法。请给出 {known} 之一。",
+    ),
+    "too_few_to_rank": (
+        "Mean ranks need {least_methods} methods with {least_cells} pairs x seeds in common; there are {methods} with "
+        "{cells}. Run more seeds, pairs or methods.",
+        "平均秩需要至少 {least_methods} 种方法共有 {least_cells} 个“产线对 x 种子”单元；现有 {methods} 种方法、"
+        "{cells} 个单元。请运行更多种子、产线对或方法。",
+    ),
+    "picture_format": (
+        "{path} names no picture that can be drawn. End its name in .png or .svg.",
+        "{path} 不是可绘制的图片名。请以 .png 或 .svg 结尾。",
+    ),
+    "no_letters": (
+        "No font on this machine has the letters {letters} for {path}. Write .svg instead, which takes the reader's "
+        "fonts, or install a font.",
+        "本机没有字体包含 {path} 所需的字符 {letters}。请改写 .svg（使用读者的字体），或安装字体。",
+    ),
+    "bench_compared": (
+        "Over all pairs: {cells} of {possible} cells (pairs x seeds), those that all {methods} methods have, of "
+        "{pairs} pairs; scores are means of the pairs' means, rank is the mean rank of selected in these cells. p is "
+        "of Wilcoxon's two-sided signed-rank test over the cells with Holm's correction; p gain: selected against "
+        "source_only of the same run ({p_gain} tests); p difference: selected against {reference} ({p_difference} "
+        "tests). A dash: not tested, for fewer than 6 cells or no difference at all. The seeds of a pair share its "
+        "images: the tests speak of these pairs, not of pairs to come.",
+        "全部产线对：{possible} 个单元（产线对 x 种子）中的 {cells} 个，即 {methods} 种方法共有的单元，"
+        "来自 {pairs} 个产线对；分数为各产线对均值的均值，rank 为这些单元中 selected 的平均秩。"
+        "p 为对这些单元的双侧 Wilcoxon 符号秩检验并经 Holm 校正；"
+        "p gain：selected 与同一运行的 source_only 相比（{p_gain} 次检验）；"
+        "p difference：selected 与 {reference} 相比（{p_difference} 次检验）。"
+        "短横线表示未检验：不足 6 个单元，或毫无差异。"
+        "同一产线对的种子共用图像：检验只说明这些产线对，不说明将来的产线对。",
+    ),
+    "bench_best": (
+        "{reference} is the method of the highest mean, chosen on these very cells, which flatters it.",
+        "{reference} 是均值最高的方法，而它正是按这些单元选出的，因此结果对它偏有利。",
+    ),
+    "bench_ranks": (
+        "Friedman's test (Iman and Davenport): p {p}; Nemenyi's critical difference of mean ranks at 5 %: {width}.",
+        "Friedman 检验（Iman 与 Davenport）：p {p}；5 % 水平下平均秩的 Nemenyi 临界差：{width}。",
+    ),
+    "bench_left_out": (
+        "Not compared, with scores in fewer than half of the cells: {names}.",
+        "未比较，因有分数的单元不足一半：{names}。",
+    ),
+    "bench_no_cells": (
+        "Over all pairs nothing is compared: of {possible} cells (pairs x seeds) there is none that all methods have.",
+        "未作全部产线对的比较：{possible} 个单元（产线对 x 种子）中没有所有方法共有的。",
+    ),
+    "bench_made": (
+        "{rows} rows: {facts}.",
+        "{rows} 行：{facts}。",
     ),
 }
 

@@ -32,7 +32,6 @@ SEED = 0
 class Ready:
     source: tuple[Path, ...]
     target: tuple[Path, ...]
-    classes: Path | None
     cache: Path
     """Folder of decoded images."""
 
@@ -58,7 +57,7 @@ def prepare(name: str, pair: Pair, data: Path) -> Ready:
             shutil.rmtree(growing, ignore_errors=True)
     found = json.loads((folder / "ready.json").read_text(encoding="utf-8"))
     source, target = (tuple(folder / path for path in found[line]) for line in ("source", "target"))
-    return Ready(source, target, pair.classes, folder / "cache")
+    return Ready(source, target, folder / "cache")
 
 
 def _make(name: str, pair: Pair, folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

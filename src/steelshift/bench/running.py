@@ -22,10 +22,10 @@ from steelshift.signals import stop_requests
 COLUMNS = (
     "pair", "method", "seed", "error", "n", "source_only", "selected", "last", "peeked", "oracle", "selected_step",
     "steps", "by_step", "source_only_accuracy", "selected_accuracy", "data_sha", "config_sha", "weights_sha",
-    "code_sha", "torch", "precision", "threads", "train_seconds", "peak_mb",
+    "code_sha", "torch", "precision", "threads", "processor", "date", "train_seconds", "peak_mb",
 )  # fmt: skip
 """Of results.csv. Scores are mean class accuracy on target test images, but the two that say accuracy. by_step: of
-every candidate. Columns ending in _seconds or _mb are measured; all others come out the same again."""
+every candidate. date and columns ending in _seconds or _mb are measured; all others come out the same again."""
 LOOK_EVERY = 2.0
 
 

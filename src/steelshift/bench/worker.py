@@ -18,6 +18,7 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from steelshift.selection.validators import choose
 from steelshift.stages import Training
 from steelshift.training.config import Config
 from steelshift.training.precision import choose as choose_precision
-from steelshift.training.precision import without_denormals
+from steelshift.training.precision import processor, without_denormals
 
 REFUSALS = ("no_normalization", "method_needs_normalization", "knob_range", "not_finite")
 """What a method itself answers: a row of the table. Any other failure is one of the surroundings, to be tried again."""
@@ -75,7 +76,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     right = True
     for method in missing(suite, out, pair_name, seed):
         config = suite.config(
-            method, seed, source=ready.source, target=ready.target, classes=ready.classes, cache=ready.cache
+            method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
         try:
@@ -126,6 +127,8 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
         "torch": torch.__version__,
         "precision": "bf16" if fast.bf16 else "fp32",
         "threads": torch.get_num_threads(),
+        "processor": processor(fast.device),
+        "date": datetime.now(UTC).date().isoformat(),
         "train_seconds": round(trained, 1) if fresh else None,
         "peak_mb": _peak_mb(),
     }

@@ -1,9 +1,11 @@
 """What this processor does fast: number format and memory layout."""
 
+import os
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -64,13 +66,24 @@ def describe(fast: Fast) -> dict[str, object]:
         "precision": "bf16" if fast.bf16 else "fp32",
         "memory_format": str(fast.memory_format),
         "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(fast.device),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "amx": _cpu_multiplies_bf16(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": platform.system(),
     }
+
+
+def processor(device: torch.device) -> str:
+    """The name of what trains, with the number of its cores where that is a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _cpu_multiplies_bf16() -> bool:
