@@ -20,8 +20,10 @@ from lines import tiny_config
 from steelshift import adapt
 from steelshift.adapt import fit, render_again
 from steelshift.errors import Interrupted, RunFailed, UsageError
+from steelshift.inspection import inspector as artifact
 from steelshift.judging import evaluate
 from steelshift.methods import METHODS, SourceOnly
+from steelshift.selection import validators
 from steelshift.training import checkpoint, loop
 
 
@@ -60,6 +62,35 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
 
 def test_a_run_leaves_the_processor_as_it_was(finished: Path) -> None:
     assert float(torch.tensor(1e-45) * 1) > 0
+
+
+@pytest.mark.parametrize("rule", ["mixval", "dev"])
+def test_only_the_judges_that_are_needed_are_asked(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    seen = []
+    original = validators.score
+    monkeypatch.setattr(validators, "score", lambda judge, what: seen.append(judge) or original(judge, what))
+    report = fit(tiny_config(lines, tmp_path / "run", select=rule, method="dann"))
+    asked = ["source_validation", "information_maximization", rule]
+    assert seen == asked * 3 and list(report["candidates"]) == ["step", *asked]
+    scores = report["candidates"]
+    kept = [i for i, value in enumerate(scores["source_validation"]) if value >= 0.9 * max(scores["source_validation"])]
+    if len(kept) == 3:
+        assert report["selected_step"] == scores["step"][int(np.argmax(scores[rule]))]
+    assert report["selected_step"] in [scores["step"][i] for i in kept]
+
+
+def test_one_pass_gives_features_and_answers(finished: Path) -> None:
+    inspector = artifact.load(finished)
+    images = 255 * torch.rand(5, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    passes = []
+    inspector.encoder.register_forward_hook(lambda *_: passes.append(1))
+    found = artifact.answers(inspector, images, batch=2)
+    assert len(passes) == 3
+    assert np.array_equal(found.logits, artifact.in_batches(inspector.logits, images, batch=2))
+    assert np.array_equal(found.features, artifact.in_batches(inspector.encoder, images, batch=2))
+    assert np.allclose(found.probabilities.sum(1), 1) and np.array_equal(found.predicted, found.logits.argmax(1))
 
 
 def test_evaluate_agrees_with_the_report(finished: Path, lines: Path) -> None:

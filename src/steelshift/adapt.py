@@ -26,7 +26,6 @@ from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.report.page import render
 from steelshift.selection.calibration import review_threshold, temperature
-from steelshift.selection.validators import choose
 from steelshift.stages import Training
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import choose as choose_precision
@@ -64,8 +63,8 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     method = training.adapt(labels)
 
     # S6
-    candidates = look_at_candidates(training)
-    chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
+    candidates = look_at_candidates(training, () if config.select == "last" else (config.select,))
+    chosen = candidates.choose(config.select)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
     _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL), config.review_rate)
     baseline = training.inspector(training.baseline_phase, config.steps)
@@ -74,11 +73,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     report, thumbnails = collect_evidence(config, lines, method, inspector, baseline)
     report["selection"] = config.select
     report["selected_step"] = candidates.steps[chosen]
-    report["candidates"] = {
-        "step": candidates.steps,
-        "source_validation": candidates.source_validation,
-        "information_maximization": candidates.information_maximization,
-    }
+    report["candidates"] = {"step": candidates.steps, **candidates.scores}
 
     # Everything is chosen and written: now labels of the target line may be opened.
     labels = open_target_labels(config, lines)

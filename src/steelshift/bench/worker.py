@@ -33,9 +33,8 @@ from steelshift.errors import DataError, Interrupted, SteelshiftError
 from steelshift.files import locked, write_json
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
-from steelshift.selection.validators import choose
 from steelshift.stages import Training
-from steelshift.training.config import Config
+from steelshift.training.config import VALIDATORS, Config
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import keep_memory, without_denormals
 
@@ -78,7 +77,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
         try:
-            row |= _row(config, pair, work)
+            row |= _row(config, pair, work, suite)
         except Interrupted:
             raise
         except Exception as error:
@@ -91,7 +90,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     return right
 
 
-def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
+def _row(config: Config, pair: Pair, work: Path, suite: Suite) -> dict[str, Any]:
     fast = choose_precision(config.device, config.precision)
     lines = read_lines(config)
     images = _hash_of_images(lines)
@@ -104,8 +103,9 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
     began = time.monotonic()
     training.adapt(_labels(config, lines) if config.method == "oracle" else None)
     trained = time.monotonic() - began
-    candidates = look_at_candidates(training)
-    chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
+    judges = VALIDATORS if suite.validators else () if config.select == "last" else (config.select,)
+    candidates = look_at_candidates(training, judges)
+    chosen = candidates.choose(config.select)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
 
     # Everything is chosen: now labels of the target line may be opened.
@@ -117,6 +117,11 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
         "selected_step": candidates.steps[chosen],
         "steps": " ".join(map(str, candidates.steps)),
         "by_step": " ".join(f"{value:.4f}" for value in found["by_step"]),
+        "validators": {
+            name: [float(f"{value:.6g}") for value in values]
+            for name, values in (candidates.scores | {"largest_share": candidates.largest_share}).items()
+        },
+        "baseline_share": candidates.baseline_share,
         "source_only_accuracy": _rounded(found["details"]["source_only"]["accuracy"]),
         "selected_accuracy": _rounded(found["details"]["selected"]["accuracy"]),
         "data_sha": hashlib.sha256(images.encode() + labels.tobytes()).hexdigest()[:16],
