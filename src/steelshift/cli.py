@@ -242,16 +242,19 @@ def bench(
         print(render_table(out, "md"), end="")
 
 
-def bench_table(folder: Positional[Path], format: Literal["md", "csv", "html"] = "md") -> None:
+def bench_table(
+    folder: Positional[Path], format: Literal["md", "csv", "html"] = "md", validators: bool = False
+) -> None:
     """Print the table of a suite that was run: mean over seeds, 95 % intervals, gap closed.
 
     Args:
         folder: What `bench` wrote.
         format: md, csv or html.
+        validators: Print instead how well each rule that chooses without target labels goes with the truth.
     """
-    from steelshift.bench.table import render_table
+    from steelshift.bench.table import render_table, render_validators
 
-    print(render_table(folder, format), end="")
+    print((render_validators if validators else render_table)(folder, format), end="")
 
 
 COMMANDS: dict[str, Callable] = {

@@ -354,6 +354,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Runs of {units} failed; all others are finished. See {log}, then continue with --resume.",
         "{units} 的运行失败；其余已完成。请查看 {log}，然后用 --resume 继续。",
     ),
+    "no_validators": (
+        "{path} holds no validators.csv. Name the folder that `steelshift bench` wrote.",
+        "{path} 中没有 validators.csv。请给出 `steelshift bench` 写入的文件夹。",
+    ),
     "no_results": (
         "{path} holds no results.csv. Name the folder that `steelshift bench` wrote.",
         "{path} 中没有 results.csv。请给出 `steelshift bench` 写入的文件夹。",
