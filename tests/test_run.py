@@ -20,6 +20,7 @@ from lines import tiny_config
 from steelshift import adapt
 from steelshift.adapt import fit, render_again
 from steelshift.errors import Interrupted, RunFailed, UsageError
+from steelshift.estimating import estimate_run
 from steelshift.inspection import inspector as artifact
 from steelshift.judging import evaluate
 from steelshift.methods import METHODS, SourceOnly
@@ -116,7 +117,7 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
     """The same place holds the same images under other labels, or under none."""
     (tmp_path / "a").mkdir()
     target = tmp_path / "target"
-    reports = []
+    reports, estimates = [], []
     for name in ("before", "after"):
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(lines / "target", target)
@@ -127,11 +128,13 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
         shutil.rmtree(run, ignore_errors=True)
         fit(dataclasses.replace(tiny_config(lines, run, oracle=True), target=(target,)))
         reports.append((digests(run), json.loads((run / "report.json").read_text()), page(run)))
+        estimates.append(estimate_run(run))
     (files, report, html), (files_after, report_after, html_after) = reports
+    assert estimates[0] == estimates[1]
     for name in ("report.json", "report.html"):
         del files[name], files_after[name]
     assert files == files_after
-    assert any(name.startswith("checkpoints/iadsa") for name in files)
+    assert any(name.startswith("checkpoints/iadsa") for name in files) and "estimate.npz" in files
     assert (report.pop("target", None) != report_after.pop("target", None)) == (change != "same")
     del report["seconds"], report_after["seconds"]
     assert report == report_after
@@ -168,7 +171,7 @@ def test_labels_are_opened_only_after_the_inspector_is_written(
     opened = []
 
     def watching(config, read, original=adapt.open_target_labels):
-        opened.append((run / "inspector" / "SHA256SUMS").exists())
+        opened.append((run / "inspector" / "SHA256SUMS").exists() and (run / "estimate.npz").exists())
         return original(config, read)
 
     monkeypatch.setattr(adapt, "open_target_labels", watching)

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 import yaml
 
-from steelshift.candidates import look_at_candidates
-from steelshift.data.splits import TRAIN, VAL
+from steelshift.candidates import look_at_candidates, look_at_lines
+from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.errors import DataError, UsageError
+from steelshift.estimating import FILE as ESTIMATE
+from steelshift.estimating import write_views
 from steelshift.evidence import collect_evidence
 from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
@@ -70,6 +72,8 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     baseline = training.inspector(training.baseline_phase, config.steps)
     card = model_card(config, inspector.specification, lock(lines))
     artifact.save(inspector, run / "inspector", card, _golden(lines))
+    views = look_at_lines(training, inspector, baseline)
+    write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
     report, thumbnails = collect_evidence(config, lines, method, inspector, baseline)
     report["selection"] = config.select
     report["selected_step"] = candidates.steps[chosen]

@@ -8,10 +8,11 @@ import torch
 from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.data.stream import resized
-from steelshift.inspection.inspector import answers, in_batches
+from steelshift.inspection.inspector import Inspector, answers, in_batches
 from steelshift.messages import say
 from steelshift.progress import showing
 from steelshift.selection import validators
+from steelshift.selection.estimate import View
 from steelshift.selection.validators import MIXING, NEEDS_MIXTURES, NEEDS_SOURCE_TRAINING, Seen
 from steelshift.stages import Training
 
@@ -82,6 +83,28 @@ def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Cand
             found.test_logits.append(in_batches(inspector.logits, prepared_test))
             advance(done)
     return found
+
+
+def look_at_lines(training: Training, inspector: Inspector, baseline: Inspector) -> tuple[View, View]:
+    """What both answer to images of both lines, for an estimate; no target label is at hand.
+
+    Held-out source images are those of validation and test: none of them trained either.
+    """
+    lines, size = training.lines, training.config.size
+    prepared = {
+        "training": prepared_rows(lines.source.part(TRAIN), size, MOST_VALIDATED),
+        "source": torch.cat(
+            [prepared_rows(lines.source.part(VAL), size), prepared_rows(lines.source.part(TEST), size)]
+        ),
+        "target_training": prepared_rows(lines.target.part(TRAIN), size, MOST_VALIDATED),
+        "target": prepared_rows(lines.target.part(TEST), size),
+    }
+    truth = np.concatenate([lines.labels(VAL), lines.labels(TEST)])
+    inspector_sees, baseline_sees = (
+        View(truth=truth, **{part: answers(network, images) for part, images in prepared.items()})
+        for network in (inspector, baseline)
+    )
+    return inspector_sees, baseline_sees
 
 
 def prepared_rows(cache: PixelCache, size: int, most: int | None = None) -> torch.Tensor:
