@@ -1,6 +1,7 @@
 """Suites: what they read, what they make ready, that a killed one continues to the same table."""
 
 import csv
+import hashlib
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from steelshift.bench.table import (
 from steelshift.cli import main
 from steelshift.data.table import find_classes, list_places, read_images, read_labels
 from steelshift.errors import UsageError
+from steelshift.estimating import read_views
 from steelshift.files import locked
 from steelshift.training.config import VALIDATORS
 
@@ -288,6 +290,32 @@ def test_judges_are_not_asked_where_the_suite_says_no(finished: Path, tmp_path: 
     }  # fmt: skip
     with_all = next(row for row in read_checkpoints(finished) if (row["method"], row["seed"]) == ("dann", "0"))
     assert all(asked[key] == with_all[key] for key in asked if asked[key] is not None)
+
+
+def test_arrays_are_kept_where_the_suite_asks_and_give_the_truth_its_estimate(tmp_path: Path) -> None:
+    methods = {name: SUITE["methods"][name] for name in ("source_only", "两")}
+    pairs = {"p": {"synthetic": "mild", "images": 175}}
+    suite = written(tmp_path, seeds=[0], pairs=pairs, methods=methods, validators=False, arrays=True)
+    run_suite(suite, tmp_path / "out", resume=False, jobs=2)
+    for row in rows(tmp_path / "out"):
+        inspector, baseline, classes, ids = read_views(tmp_path / "out" / "arrays" / "p" / "0" / f"{row['method']}.npz")
+        assert len(classes) == 7 and len(ids) == len(set(ids)) == int(row["n"]) == len(inspector.target.logits)
+        same = np.array_equal(inspector.target.logits, baseline.target.logits)
+        assert same == (row["method"] == "source_only")
+        line = tmp_path / "out" / "data"
+        of_id = {
+            hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in line.rglob("target/*/*.png")
+        }
+        right = np.array([classes[k] for k in inspector.target.predicted]) == [of_id[name] for name in ids]
+        assert right.mean() == pytest.approx(float(row["selected_accuracy"]), abs=1e-4)
+    command = [sys.executable, Path(__file__).parents[1] / "scripts" / "calibrate_estimate.py", tmp_path / "out"]
+    cells = tmp_path / "cells.csv"
+    done = subprocess.run([*command, "--cells", cells], capture_output=True, text=True, check=True)
+    assert "| p | 2 |" in done.stdout and "median slack" in done.stdout
+    found = list(csv.DictReader(cells.read_text(encoding="utf-8").splitlines()))
+    assert [row["method"] for row in found] == ["source_only", "两"]
+    assert all(0 <= float(row["bound"]) <= 1 and 0 <= float(row["estimate"]) <= 1 for row in found)
+    assert subprocess.run([*command, "--pairs", "q"], capture_output=True).returncode == 2
 
 
 def test_judges_are_compared_with_the_truth_after_the_fact() -> None:

@@ -334,7 +334,7 @@ def test_a_rotten_checkpoint_falls_back_to_the_one_before(
     run = tmp_path / "run"
     config = tiny_config(lines, run, oracle=True)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(adapt, "look_at_candidates", lambda training: 1 / 0)
+        patch.setattr(adapt, "look_at_candidates", lambda *_: 1 / 0)
         fit(config)
     newest = sorted((run / "checkpoints" / "iadsa").glob("*.safetensors"))[-1]
     content = bytearray(newest.read_bytes())

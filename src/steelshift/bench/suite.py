@@ -71,9 +71,9 @@ class Suite:
     methods: dict[str, dict[str, Any]]
     """Options of `fit` by name of the row, with the suite's settings filled in."""
     validators: bool = True
-    """Whether every checkpoint is scored by every judge, and not only by those that choose."""
+    """Whether every checkpoint is scored by every judge, not only by those that choose. Rows that are there stay."""
     arrays: bool = False
-    """Whether features and answers of the selected inspectors are kept."""
+    """Whether features and answers of the selected inspectors are kept, of rows that are made from then on."""
 
     def config(self, method: str, seed: int, **given: Any) -> Config:
         """The resolved config of one run. Raises UsageError."""

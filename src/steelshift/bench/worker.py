@@ -28,8 +28,10 @@ import steelshift
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
-from steelshift.candidates import look_at_candidates
+from steelshift.candidates import look_at_candidates, look_at_lines
+from steelshift.data.splits import TEST
 from steelshift.errors import DataError, Interrupted, SteelshiftError
+from steelshift.estimating import write_views
 from steelshift.files import locked, write_json
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
@@ -76,8 +78,9 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
             method, seed, source=ready.source, target=ready.target, classes=ready.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
+        arrays = out / "arrays" / pair_name / str(seed) / f"{method}.npz" if suite.arrays else None
         try:
-            row |= _row(config, pair, work, suite)
+            row |= _row(config, pair, work, suite, arrays)
         except Interrupted:
             raise
         except Exception as error:
@@ -90,7 +93,8 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     return right
 
 
-def _row(config: Config, pair: Pair, work: Path, suite: Suite) -> dict[str, Any]:
+def _row(config: Config, pair: Pair, work: Path, suite: Suite, arrays: Path | None) -> dict[str, Any]:
+    """Train, choose, judge. arrays: file for what an estimate is made of."""
     fast = choose_precision(config.device, config.precision)
     lines = read_lines(config)
     images = _hash_of_images(lines)
@@ -107,6 +111,9 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite) -> dict[str, Any]
     candidates = look_at_candidates(training, judges)
     chosen = candidates.choose(config.select)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
+    if arrays:
+        views = look_at_lines(training, inspector, training.inspector(training.baseline_phase, config.steps))
+        write_views(arrays, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
 
     # Everything is chosen: now labels of the target line may be opened.
     labels = _labels(config, lines)
