@@ -1,6 +1,7 @@
 """Suites: what they read, what they make ready, that a killed one continues to the same table."""
 
 import csv
+import hashlib
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 
 from builders import write_line
+from steelshift.bench.judges import compare_validators, rank_correlation, read_checkpoints, render_validators
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import COLUMNS, run_suite
 from steelshift.bench.suite import Pair, hash_of, load_suite
@@ -20,7 +22,9 @@ from steelshift.bench.table import HEADINGS, OVERALL, by_pair, mean_and_interval
 from steelshift.cli import main
 from steelshift.data.table import find_classes, list_places, read_images, read_labels
 from steelshift.errors import UsageError
+from steelshift.estimating import read_views
 from steelshift.files import locked
+from steelshift.training.config import VALIDATORS
 
 TINY = {"size": 64, "batch": 8, "steps": 4, "pretrain_steps": 3, "candidates": 2, "encoder": "test_resnet"}
 SUITE = {
@@ -171,6 +175,7 @@ def test_the_hash_follows_what_files_say_and_not_where_they_lie(tmp_path: Path) 
         ({"seeds": ["0"]}, "suite_lacks"),
         ({"seeds": [1, 1]}, "suite_lacks"),
         ({"settings": [1]}, "suite_lacks"),
+        ({"validators": "yes, please"}, "wrong_value"),
         ({"methods": {"x": 3}}, "suite_lacks"),
         ({"pairs": {"x": "mild"}}, "suite_lacks"),
         ({"pairs": {"x": {"synthetic": "mild", "tile": 64}}}, "unknown_key"),
@@ -266,6 +271,89 @@ def test_the_table_comes_in_three_forms(finished: Path, capsys: pytest.CaptureFi
     assert render_table(finished, "html").count("<tr>") == 10
     assert render_table(finished / "results.csv", "md") == shown
     assert main(["bench-table", str(finished / "rows")]) == main(["bench-table", str(finished / "bench.json")]) == 2
+
+
+def test_every_checkpoint_is_a_row_with_the_score_of_every_judge(finished: Path) -> None:
+    found = read_checkpoints(finished)
+    for row in rows(finished):
+        of_run = [each for each in found if (each["method"], each["seed"]) == (row["method"], row["seed"])]
+        assert [int(each["step"]) for each in of_run] == list(map(int, row["steps"].split()))
+        assert [each["mean_class_accuracy"] for each in of_run] == list(map(float, row["by_step"].split()))
+    assert len(found) == 10 and set(VALIDATORS) < set(found[0])
+    assert all(isinstance(each[judge], float) for each in found for judge in VALIDATORS)
+    assert all(1 / 7 <= each["largest_share"] <= 1 and 1 / 7 <= each["baseline_share"] <= 1 for each in found)
+
+
+def test_judges_are_not_asked_where_the_suite_says_no(finished: Path, tmp_path: Path) -> None:
+    methods = {"dann": {"method": "dann", "select": "bnm"}}
+    run_suite(written(tmp_path, seeds=[0], methods=methods, validators=False), tmp_path / "out", resume=False, jobs=2)
+    asked = read_checkpoints(tmp_path / "out")[0]
+    assert {judge for judge in VALIDATORS if asked[judge] is not None} == {
+        "source_validation", "information_maximization", "bnm",
+    }  # fmt: skip
+    with_all = next(row for row in read_checkpoints(finished) if (row["method"], row["seed"]) == ("dann", "0"))
+    assert all(asked[key] == with_all[key] for key in asked if asked[key] is not None)
+
+
+def test_arrays_are_kept_where_the_suite_asks_and_give_the_truth_its_estimate(tmp_path: Path) -> None:
+    methods = {name: SUITE["methods"][name] for name in ("source_only", "两")}
+    pairs = {"p": {"synthetic": "mild", "images": 175}}
+    suite = written(tmp_path, seeds=[0], pairs=pairs, methods=methods, validators=False, arrays=True)
+    run_suite(suite, tmp_path / "out", resume=False, jobs=2)
+    for row in rows(tmp_path / "out"):
+        inspector, baseline, classes, ids = read_views(tmp_path / "out" / "arrays" / "p" / "0" / f"{row['method']}.npz")
+        assert len(classes) == 7 and len(ids) == len(set(ids)) == int(row["n"]) == len(inspector.target.logits)
+        same = np.array_equal(inspector.target.logits, baseline.target.logits)
+        assert same == (row["method"] == "source_only")
+        line = tmp_path / "out" / "data"
+        of_id = {
+            hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in line.rglob("target/*/*.png")
+        }
+        right = np.array([classes[k] for k in inspector.target.predicted]) == [of_id[name] for name in ids]
+        assert right.mean() == pytest.approx(float(row["selected_accuracy"]), abs=1e-4)
+    command = [sys.executable, Path(__file__).parents[1] / "scripts" / "calibrate_estimate.py", tmp_path / "out"]
+    cells = tmp_path / "cells.csv"
+    done = subprocess.run([*command, "--cells", cells], capture_output=True, text=True, check=True)
+    assert "| p | 2 |" in done.stdout and "median slack" in done.stdout
+    found = list(csv.DictReader(cells.read_text(encoding="utf-8").splitlines()))
+    assert [row["method"] for row in found] == ["source_only", "两"]
+    assert all(0 <= float(row["bound"]) <= 1 and 0 <= float(row["estimate"]) <= 1 for row in found)
+    assert subprocess.run([*command, "--pairs", "q"], capture_output=True).returncode == 2
+
+
+def test_judges_are_compared_with_the_truth_after_the_fact() -> None:
+    truth = [0.5, 0.7, 0.9, 0.6]
+    guard = {"largest_share": 0.4, "baseline_share": 0.4, "source_validation": 0.9}
+    checkpoints = [
+        {"pair": "p", "method": method, "seed": seed, "step": step, "mean_class_accuracy": value + better, **guard}
+        | {"knowing": value + better, "contrary": -value, "silent": None}
+        for method, better in (("a", 0.0), ("b", 0.02), ("c", 0.05))
+        for seed in ("0", "1")
+        for step, value in enumerate(truth)
+    ]
+    found = {row["validator"]: row for row in compare_validators(checkpoints)}
+    assert list(found) == ["last", "source_validation", "knowing", "contrary"]
+    assert found["knowing"] | {"pair": "p", "runs": "6"} == found["knowing"]
+    assert found["knowing"]["within"].startswith("+1.000") and found["contrary"]["within"].startswith("-1.000")
+    assert found["knowing"]["across"].startswith("+1.000") and found["contrary"]["across"] == ""
+    assert found["knowing"]["worst regret"] == "0.000" and found["contrary"]["worst regret"] == "0.400"
+    assert found["last"]["within"] == "" and found["last"]["regret"].startswith("0.300")
+    collapsed = [row | {"largest_share": 1.0 if row["mean_class_accuracy"] > 0.85 else 0.4} for row in checkpoints]
+    guarded = next(row for row in compare_validators(collapsed) if row["validator"] == "knowing")
+    assert guarded["worst regret"] == "0.200"
+    two = checkpoints + [row | {"pair": "q"} for row in checkpoints]
+    assert [row["pair"] for row in compare_validators(two)][::4] == ["p", "q", "all"]
+    assert compare_validators([]) == []
+    assert rank_correlation([1, 2], [1, 2]) is None and rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_the_table_of_judges_comes_by_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench-table", str(finished), "--validators"]) == 0
+    assert capsys.readouterr().out == render_validators(finished, "md")
+    shown = list(csv.DictReader(render_validators(finished, "csv").splitlines()))
+    assert [row["validator"] for row in shown] == ["last", *VALIDATORS]
+    assert main(["bench-table", str(finished / "rows"), "--validators"]) == 2
+    assert "validators.csv" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

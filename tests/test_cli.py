@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, what they write, how they refuse."""
 
 import csv
+import hashlib
 import json
 import shutil
 import subprocess
@@ -170,6 +171,109 @@ def test_refusals_have_their_codes(lines: Path, tmp_path: Path, capsys: pytest.C
     assert main(["--help"]) == 0 and main(["--version"]) == 0
     said = capsys.readouterr()
     assert "Traceback" not in said.err and "steelshift" in said.out
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+    assert main(["estimate", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_estimate_prints_four_things(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, run)
+    assert list(found) == ["verdict", "estimate", "lower_bound", "reason"]
+    assert found["verdict"] == "refused" and found["estimate"] is found["lower_bound"] is None  # 17 test images
+    assert main(["estimate", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert found["reason"] in said and "labels" in said
+    assert main(["estimate", str(run), "--points", "0"]) == 2
+
+
+@pytest.mark.parametrize("by", ["path", "id"])
+def test_a_few_labels_give_an_interval(
+    run: Path, lines: Path, tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested = set(json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"]["test"])
+    rows = []
+    for path in sorted((lines / "target").rglob("*.png")):
+        name = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append((name if by == "id" else path, path.parent.name if len(rows) % 20 else "", name in tested))
+    labels = tmp_path / "标签.csv"
+    with labels.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([(by, "label"), *(row[:2] for row in rows)])
+    found = answer(capsys, run, "--labels", labels)["labelled"]
+    assert found["n"] == sum(tested and bool(label) for _, label, tested in rows) >= 10
+    assert 0 <= found["low"] <= found["accuracy"] <= found["high"] <= 1 and found["points"] == 5
+    narrow = answer(capsys, run, "--labels", labels, "--points", "1")["labelled"]
+    assert narrow["more"] > found["more"] > 0
+    if found["n"] == len(tested):
+        assert main(["evaluate", str(run), "--data", str(lines / "target"), "--json"]) == 0
+        assert found["accuracy"] == pytest.approx(json.loads(capsys.readouterr().out)["accuracy"])
+    assert main(["estimate", str(run), "--labels", str(labels)]) == 0
+    assert "95 %" in capsys.readouterr().out
+
+
+def test_labels_that_cannot_be_used_are_named(
+    run: Path, lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"]["test"][0]
+    for text, key in (
+        ("name,label\na,patches\n", "path"),
+        (f"id,label\n{name},patches\n{name},qualified\n", name),
+        (f"id,label\n{name},dragon\n", "none"),
+        ("id,label\nabc,patches\n", "none"),
+        (f"path,label\n{tmp_path / 'gone.png'},patches\n", "gone.png"),
+    ):
+        (tmp_path / "labels.csv").write_text(text)
+        assert main(["estimate", str(run), "--labels", str(tmp_path / "labels.csv")]) == 3, text
+        said = capsys.readouterr().err
+        assert key in said and "Traceback" not in said
+    assert main(["estimate", str(run), "--labels", str(tmp_path / "nowhere.csv")]) == 3
+    assert main(["estimate", str(tmp_path)]) == 2
+
+
+def test_an_estimate_needs_no_image_and_no_network(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(run / "estimate.npz", tmp_path / "run")
+    code = (
+        "import sys; from steelshift.cli import main; assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "estimate", tmp_path / "run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_changed_estimate_is_refused(run: Path, tmp_path: Path, seed: int) -> None:
+    """Cut short, of other arrays, or with a pickle inside: code 4, and nothing is run."""
+    path = tmp_path / "estimate.npz"
+    with np.load(run / "estimate.npz") as stored:
+        arrays = dict(stored)
+    match seed:
+        case 0:
+            path.write_bytes((run / "estimate.npz").read_bytes()[:-2000])
+        case 1:
+            del arrays["truth"]
+        case 2:
+            arrays["target_ids"] = arrays["target_ids"][1:]
+        case 3:
+            arrays["inspector_target_features"] = np.full_like(arrays["inspector_target_features"], np.nan)
+        case 4:
+            arrays["truth"] = np.array([Ran(tmp_path / "ran")], dtype=object)
+        case 5:
+            path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    if seed not in (0, 5):
+        np.savez(path, **arrays)
+    assert main(["estimate", str(tmp_path)]) == 4
+    assert not (tmp_path / "ran").exists()
+
+
+class Ran:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize("seed", range(12))

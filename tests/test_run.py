@@ -21,9 +21,12 @@ from lines import tiny_config
 from steelshift import adapt
 from steelshift.adapt import fit, render_again
 from steelshift.errors import Interrupted, RunFailed, UsageError
+from steelshift.estimating import estimate_run
+from steelshift.inspection import inspector as artifact
 from steelshift.judging import evaluate, open_target_labels
 from steelshift.lines import read_lines
 from steelshift.methods import METHODS, SourceOnly
+from steelshift.selection import validators
 from steelshift.stages import Training
 from steelshift.training import checkpoint, loop
 from steelshift.training.config import Config, resolve
@@ -67,6 +70,35 @@ def test_a_run_leaves_the_processor_as_it_was(finished: Path) -> None:
     assert float(torch.tensor(1e-45) * 1) > 0
 
 
+@pytest.mark.parametrize("rule", ["mixval", "dev"])
+def test_only_the_judges_that_are_needed_are_asked(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    seen = []
+    original = validators.score
+    monkeypatch.setattr(validators, "score", lambda judge, what: seen.append(judge) or original(judge, what))
+    report = fit(tiny_config(lines, tmp_path / "run", select=rule, method="dann"))
+    asked = ["source_validation", "information_maximization", rule]
+    assert seen == asked * 3 and list(report["candidates"]) == ["step", *asked]
+    scores = report["candidates"]
+    kept = [i for i, value in enumerate(scores["source_validation"]) if value >= 0.9 * max(scores["source_validation"])]
+    if len(kept) == 3:
+        assert report["selected_step"] == scores["step"][int(np.argmax(scores[rule]))]
+    assert report["selected_step"] in [scores["step"][i] for i in kept]
+
+
+def test_one_pass_gives_features_and_answers(finished: Path) -> None:
+    inspector = artifact.load(finished)
+    images = 255 * torch.rand(5, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    passes = []
+    inspector.encoder.register_forward_hook(lambda *_: passes.append(1))
+    found = artifact.answers(inspector, images, batch=2)
+    assert len(passes) == 3
+    assert np.array_equal(found.logits, artifact.in_batches(inspector.logits, images, batch=2))
+    assert np.array_equal(found.features, artifact.in_batches(inspector.encoder, images, batch=2))
+    assert np.allclose(found.probabilities.sum(1), 1) and np.array_equal(found.predicted, found.logits.argmax(1))
+
+
 def test_evaluate_agrees_with_the_report(finished: Path, lines: Path) -> None:
     target = json.loads((finished / "report.json").read_text())["target"]
     scores = evaluate(finished, (lines / "target",), None, "test")
@@ -90,7 +122,7 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
     """The same place holds the same images under other labels, or under none."""
     (tmp_path / "a").mkdir()
     target = tmp_path / "target"
-    reports = []
+    reports, estimates = [], []
     for name in ("before", "after"):
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(lines / "target", target)
@@ -101,11 +133,13 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
         shutil.rmtree(run, ignore_errors=True)
         fit(dataclasses.replace(tiny_config(lines, run, oracle=True), target=(target,)))
         reports.append((digests(run), json.loads((run / "report.json").read_text()), page(run)))
+        estimates.append(estimate_run(run))
     (files, report, html), (files_after, report_after, html_after) = reports
+    assert estimates[0] == estimates[1]
     for name in ("report.json", "report.html"):
         del files[name], files_after[name]
     assert files == files_after
-    assert any(name.startswith("checkpoints/iadsa") for name in files)
+    assert any(name.startswith("checkpoints/iadsa") for name in files) and "estimate.npz" in files
     assert (report.pop("target", None) != report_after.pop("target", None)) == (change != "same")
     del report["seconds"], report_after["seconds"]
     assert report == report_after
@@ -142,7 +176,7 @@ def test_labels_are_opened_only_after_the_inspector_is_written(
     opened = []
 
     def watching(config, read, original=adapt.open_target_labels):
-        opened.append((run / "inspector" / "SHA256SUMS").exists())
+        opened.append((run / "inspector" / "SHA256SUMS").exists() and (run / "estimate.npz").exists())
         return original(config, read)
 
     monkeypatch.setattr(adapt, "open_target_labels", watching)
@@ -319,7 +353,7 @@ def test_a_rotten_checkpoint_falls_back_to_the_one_before(
     run = tmp_path / "run"
     config = tiny_config(lines, run, oracle=True)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(adapt, "look_at_candidates", lambda training: 1 / 0)
+        patch.setattr(adapt, "look_at_candidates", lambda *_: 1 / 0)
         fit(config)
     newest = sorted((run / "checkpoints" / "iadsa").glob("*.safetensors"))[-1]
     content = bytearray(newest.read_bytes())

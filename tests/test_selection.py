@@ -94,11 +94,30 @@ def test_wilson_intervals(count, total):
         ("information_maximization", [1.0, 0.9, 0.5], [0.1, 0.3, 9.0], 1),
         ("information_maximization", [0.0, 0.0], [0.1, 0.2], 1),
         ("information_maximization", [0.9, 0.1], [-3.0, 5.0], 0),
+        ("information_maximization", [0.9, 0.9], [math.nan, -5.0], 1),
+        ("information_maximization", [0.1, 0.9, 0.9], [7.0, math.nan, math.nan], 1),
     ],
 )
 def test_the_rule_chooses(rule, source, information, chosen):
-    found = choose(rule, source, information)
+    scores = {"source_validation": source, "information_maximization": information}
+    found = choose(rule, scores, [0.4] * len(source), 0.4)
     assert found == chosen and type(found) is int
+
+
+@pytest.mark.parametrize(
+    ("rule", "source", "score", "largest", "baseline", "chosen"),
+    [
+        ("snd", [0.9, 0.9], [9.0, 1.0], [0.99, 0.5], 0.5, 1),
+        ("snd", [0.9, 0.9], [9.0, 1.0], [0.99, 0.5], 0.99, 0),
+        ("snd", [0.9, 0.9], [1.0, 9.0], [1.0, 1.0], 0.5, 1),
+        ("snd", [0.9, 0.2, 0.9], [1.0, 9.0, 2.0], [1.0, 0.5, 1.0], 0.5, 2),
+        ("source_validation", [0.95, 0.9], [9.0, 1.0], [0.99, 0.5], 0.5, 1),
+        ("last", [0.9, 0.9], [9.0, 1.0], [0.5, 1.0], 0.5, 1),
+    ],
+    ids=["collapsed", "baseline too", "all collapsed", "floor before collapse", "on source", "last looks at nothing"],
+)
+def test_a_collapse_is_not_chosen(rule, source, score, largest, baseline, chosen):
+    assert choose(rule, {"source_validation": source, "snd": score}, largest, baseline) == chosen
 
 
 def test_information_is_largest_for_sure_and_balanced_answers():

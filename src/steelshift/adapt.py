@@ -14,9 +14,11 @@ import numpy as np
 import torch
 import yaml
 
-from steelshift.candidates import look_at_candidates
-from steelshift.data.splits import TRAIN, VAL
+from steelshift.candidates import look_at_candidates, look_at_lines
+from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.errors import DataError, UsageError
+from steelshift.estimating import FILE as ESTIMATE
+from steelshift.estimating import write_views
 from steelshift.evidence import collect_evidence
 from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
@@ -26,7 +28,6 @@ from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.report.page import render
 from steelshift.selection.calibration import review_threshold, temperature
-from steelshift.selection.validators import choose
 from steelshift.stages import Training
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import choose as choose_precision
@@ -64,21 +65,19 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     method = training.adapt(labels)
 
     # S6
-    candidates = look_at_candidates(training)
-    chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
+    candidates = look_at_candidates(training, () if config.select == "last" else (config.select,))
+    chosen = candidates.choose(config.select)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
     _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL), config.review_rate)
     baseline = training.inspector(training.baseline_phase, config.steps)
     card = model_card(config, inspector.specification, lock(lines))
     artifact.save(inspector, run / "inspector", card, _golden(lines))
+    views = look_at_lines(training, inspector, baseline)
+    write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
     report, thumbnails = collect_evidence(config, lines, method, inspector, baseline)
     report["selection"] = config.select
     report["selected_step"] = candidates.steps[chosen]
-    report["candidates"] = {
-        "step": candidates.steps,
-        "source_validation": candidates.source_validation,
-        "information_maximization": candidates.information_maximization,
-    }
+    report["candidates"] = {"step": candidates.steps, **candidates.scores}
 
     # Everything is chosen and written: now labels of the target line may be opened.
     labels = open_target_labels(config, lines)

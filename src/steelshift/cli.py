@@ -154,6 +154,42 @@ def evaluate(
             print("{}: {rate:.4f} (95 % interval {low:.4f} to {high:.4f}, {n} images)".format(key, **found[key]))
 
 
+def estimate(run: Positional[Path], labels: Path | None = None, points: float = 5.0, json: bool = False) -> None:
+    """Say how right an inspector is on the target line without labels: an estimate, a bound, or why neither.
+
+    Args:
+        run: Folder of a finished run.
+        labels: CSV with the columns label and path (or id, as in data.lock.json) of some target test images, drawn at
+            random; adds what they measure.
+        points: How narrow an interval, plus or minus, the number of labels is named for.
+        json: Print one JSON object.
+    """
+    from steelshift.errors import UsageError
+    from steelshift.estimating import estimate_run
+
+    if not 0.1 <= points <= 50:
+        raise UsageError("option_range", key="points", value=points, range="0.1 to 50")
+    found = estimate_run(run)
+    if labels is not None:
+        from steelshift.judging import measured
+
+        found["labelled"] = measured(run, labels, points)
+    if json:
+        _print_json(found)
+        return
+    for key in ("verdict", "estimate", "lower_bound"):
+        value = found[key]
+        print(f"{key}: {'-' if value is None else value if key == 'verdict' else format(value, '.3f')}")
+    print(found["reason"])
+    if labels is not None:
+        print(say("estimate_measured", **found["labelled"]))
+    else:
+        from steelshift.selection.estimate import labels_needed
+
+        guess = found["estimate"] if found["estimate"] is not None else 0.5
+        print(say("estimate_to_label", count=labels_needed(guess, points / 100), points=points))
+
+
 def inspect(run: Positional[Path], images: Positional[tuple[Path, ...]], out: Path, json: bool = False) -> None:
     """Classify images, one row a file; what cannot be read is a row too.
 
@@ -251,6 +287,7 @@ def bench_table(
     format: Literal["md", "csv", "html"] = "md",
     against: str | None = None,
     picture: Path | None = None,
+    validators: bool = False,
 ) -> None:
     """Print the tables of a suite that was run: by pair with 95 % intervals, over all pairs with tests.
 
@@ -259,17 +296,19 @@ def bench_table(
         format: md, csv or html.
         against: Method that the others are compared with; by default that of the highest mean.
         picture: Critical-difference diagram of the mean ranks to draw, .png or .svg.
+        validators: Print instead how well each rule that chooses without target labels goes with the truth.
     """
+    from steelshift.bench.judges import render_validators
     from steelshift.bench.table import draw_picture, render_table
 
-    print(render_table(results, format, against), end="")
+    print(render_validators(results, format) if validators else render_table(results, format, against), end="")
     if picture:
         draw_picture(results, picture)
 
 
 COMMANDS: dict[str, Callable] = {
     command.__name__.replace("_", "-"): command
-    for command in (check, tiles, fit, evaluate, inspect, report, synth, bench, bench_table)
+    for command in (check, tiles, fit, evaluate, estimate, inspect, report, synth, bench, bench_table)
 }
 
 

@@ -3,6 +3,7 @@
 Here, and for the oracle, is the one place where labels of the target line are opened.
 """
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from steelshift.candidates import Candidates
 from steelshift.data.cache import cache_pixels
 from steelshift.data.splits import TEST, TRAIN
 from steelshift.data.stream import resized
-from steelshift.data.table import Classes, load_classes, read_images, read_labels
+from steelshift.data.table import Classes, load_classes, read_images, read_labels, read_labels_by_id
 from steelshift.errors import DataError, UsageError
+from steelshift.estimating import FILE as ESTIMATE
+from steelshift.estimating import read_views
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
 from steelshift.lines import Lines, locked_holders, locked_test
 from steelshift.messages import say
 from steelshift.progress import note, showing
+from steelshift.selection.estimate import interval, labels_needed
 from steelshift.selection.metrics import scores
 from steelshift.stages import Training
 from steelshift.training.config import Config
@@ -99,6 +103,36 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
         prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
         predicted = in_batches(inspector.logits, prepared).argmax(1)
     return scores(truth, predicted, names, classes.qualified)
+
+
+def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
+    """Accuracy of the inspector of a run on its target test images, from labels of a few, with its 95 % interval.
+
+    labels: see `read_labels_by_id`. more: labels beyond these, drawn evenly, that reach plus or minus `points` points.
+    unknown: images labelled with no class of the run; they do not count. Raises DataError, UsageError.
+    """
+    inspector, _, names, ids = read_views(run / ESTIMATE)
+    known, unknown = read_labels_by_id(labels, _classes_of(run, names))
+    rows = {name: row for row, name in enumerate(ids)}
+    inside = [name for name in known if name in rows]
+    if not inside:
+        raise DataError("labels_no_match", path=labels, count=len(rows), run=run)
+    if len(inside) < len(known):
+        note(say("labels_elsewhere", count=len(known) - len(inside), run=run))
+    answers = inspector.target.predicted
+    places = np.array([rows[name] for name in inside])
+    right = answers[places] == np.array([known[name] for name in inside])
+    accuracy, low, high, size = interval(right, answers[places], answers)
+    needed = labels_needed(accuracy, points / 100) * len(inside) / size
+    return {
+        "n": len(inside),
+        "unknown": unknown,
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "points": points,
+        "more": max(0, math.ceil(needed) - len(inside)),
+    }
 
 
 def _classes_of(run: Path, names: tuple[str, ...]) -> Classes:

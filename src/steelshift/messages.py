@@ -358,6 +358,86 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Runs of {units} failed; all others are finished. See {log}, then continue with --resume.",
         "{units} 的运行失败；其余已完成。请查看 {log}，然后用 --resume 继续。",
     ),
+    "no_estimate": (
+        "There is no {path}. Name the folder of a finished run; runs of earlier versions do not have it.",
+        "没有 {path}。请给出已完成运行的文件夹；早期版本的运行没有此文件。",
+    ),
+    "estimate_broken": (
+        "{path} is damaged or was changed ({why}). Copy it again from where the run was made.",
+        "{path} 已损坏或被改动（{why}）。请从运行所在处重新复制。",
+    ),
+    "estimate_few_images": (
+        "There are fewer than {least} held-out images of one of the lines, too few to say anything.",
+        "其中一条产线留出的图像少于 {least} 张，不足以下结论。",
+    ),
+    "estimate_fine": (
+        "The estimates agree within {spread:.0%}, and nothing that was looked for speaks against them; a classifier "
+        "tells the lines' features apart with an area of {apart:.2f} under its ROC curve.",
+        "各估计相差不超过 {spread:.0%}，所检查的各项均无异议；区分两条产线特征的分类器 ROC 曲线下面积为 {apart:.2f}。",
+    ),
+    "estimate_unknown_classes": (
+        "{share:.0%} of the target images lie farther from all source images than nearly any source image does, as a "
+        "defect that the source line does not have would",
+        "{share:.0%} 的目标图像与所有源图像的距离比几乎任何源图像都远，可能存在源产线没有的缺陷",
+    ),
+    "estimate_lines_apart": (
+        "a classifier tells the two lines' features apart with an area of {area:.2f} under its ROC curve (0.5 alike, 1 "
+        "apart)",
+        "分类器能区分两条产线的特征，ROC 曲线下面积为 {area:.2f}（0.5 相同，1 完全不同）",
+    ),
+    "estimate_class_mix": (
+        "the mix of classes seems to differ between the lines by {share:.0%}",
+        "两条产线的类别比例似乎相差 {share:.0%}",
+    ),
+    "estimate_estimates_differ": (
+        "estimates made in different ways differ by {spread:.0%}",
+        "不同方法的估计相差 {spread:.0%}",
+    ),
+    "estimate_bound": (
+        "No single number can be trusted, for {risk}; the lower bound asks for less.",
+        "无法信任单一数值，因为{risk}；下界的要求较低。",
+    ),
+    "estimate_open": (
+        "Neither a number nor a bound can be trusted, for {risk}. Look at such images, label some and use --labels.",
+        "数值和下界都无法信任，因为{risk}。请查看这些图像，标注一些并使用 --labels。",
+    ),
+    "estimate_refused": (
+        "No single number can be trusted, for {risk}; and the lower bound, {bound:.0%}, is too low to help. Label some "
+        "images and use --labels.",
+        "无法信任单一数值，因为{risk}；下界 {bound:.0%} 又太低，没有帮助。请标注一些图像并使用 --labels。",
+    ),
+    "labels_no_match": (
+        "{path} labels none of the {count} target test images of {run} with a known class. List them by path, or by id "
+        "as data.lock.json does.",
+        "{path} 没有用已知类别标注 {run} 的 {count} 张目标测试图像中的任何一张。"
+        "请按路径或 data.lock.json 中的 id 列出。",
+    ),
+    "labels_elsewhere": (
+        "{count} labelled images are not among the target test images of {run} and do not count.",
+        "有 {count} 张带标签的图像不在 {run} 的目标测试集中，不计入。",
+    ),
+    "labels_twice": (
+        "{path} gives the image {id} two classes. Keep the right one.",
+        "{path} 给图像 {id} 两个类别。请保留正确的一个。",
+    ),
+    "labels_columns": (
+        "{path} is no CSV file in UTF-8 with a column `label` and a column `path` or `id` ({why}).",
+        "{path} 不是带有 label 列以及 path 或 id 列的 UTF-8 CSV 文件（{why}）。",
+    ),
+    "estimate_measured": (
+        "{n} labels: accuracy {accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}. {more} more, drawn evenly, reach "
+        "plus or minus {points:g} points.",
+        "{n} 个标签：准确率 {accuracy:.1%}，95 % 区间 {low:.1%} 到 {high:.1%}。"
+        "再随机标注 {more} 个可达到正负 {points:g} 个百分点。",
+    ),
+    "estimate_to_label": (
+        "{count} labels of target test images drawn evenly would settle it within plus or minus {points:g} points.",
+        "随机标注 {count} 张目标测试图像即可确定到正负 {points:g} 个百分点。",
+    ),
+    "no_validators": (
+        "{path} holds no validators.csv. Name the folder that `steelshift bench` wrote.",
+        "{path} 中没有 validators.csv。请给出 `steelshift bench` 写入的文件夹。",
+    ),
     "no_results": (
         "{path} holds no results.csv. Name the folder that `steelshift bench` wrote, or its results.csv.",
         "{path} 中没有 results.csv。请给出 `steelshift bench` 写入的文件夹，或其中的 results.csv。",

@@ -18,6 +18,7 @@ from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
 from steelshift.progress import showing
 from steelshift.signals import stop_requests
+from steelshift.training.config import VALIDATORS
 
 COLUMNS = (
     "pair", "method", "seed", "error", "n", "source_only", "selected", "last", "peeked", "oracle", "selected_step",
@@ -26,6 +27,11 @@ COLUMNS = (
 )  # fmt: skip
 """Of results.csv. Scores are mean class accuracy on target test images, but the two that say accuracy. by_step: of
 every candidate. date and columns ending in _seconds or _mb are measured; all others come out the same again."""
+VALIDATOR_COLUMNS = (
+    "pair", "method", "seed", "step", "mean_class_accuracy", *VALIDATORS, "largest_share", "baseline_share",
+)  # fmt: skip
+"""Of validators.csv, a row a checkpoint: its score on target test images, every judge's score, and what guards the
+choice against a collapse. Judges that were not asked are empty."""
 LOOK_EVERY = 2.0
 
 
@@ -149,11 +155,29 @@ def _collect(suite: Suite, out: Path) -> int:
         for method in suite.methods
         if (row := read_row(suite, out, pair, seed, method)) is not None
     ]
+    _write_table(out / "results.csv", COLUMNS, rows)
+    _write_table(out / "validators.csv", VALIDATOR_COLUMNS, [part for row in rows for part in checkpoints(row)])
+    return len(rows)
+
+
+def checkpoints(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of validators.csv of one run; none of a run that failed, or that is older than the judges."""
+    if "validators" not in row:
+        return []
+    shared = {key: row[key] for key in ("pair", "method", "seed", "baseline_share")}
+    truth = list(map(float, row["by_step"].split()))
+    return [
+        shared
+        | {"step": int(step), "mean_class_accuracy": truth[place]}
+        | {name: values[place] for name, values in row["validators"].items()}
+        for place, step in enumerate(row["steps"].split())
+    ]
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    table = out / "results.csv"
-    if not table.exists() or table.read_text(encoding="utf-8") != text.getvalue():
-        write_text(table, text.getvalue())
-    return len(rows)
+    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
+        write_text(path, text.getvalue())

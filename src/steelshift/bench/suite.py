@@ -2,6 +2,8 @@
 
     seeds: [0, 1, 2]
     settings: {size: 112, steps: 600}          # options of `fit` for every run
+    validators: true                           # score every checkpoint by every judge, into validators.csv
+    arrays: false                              # keep what `estimate` reads of each run, into arrays/
     pairs:
       drawn, middle: {synthetic: middle, images: 700}
       two mills: {source: [$DATA/one], target: [$DATA/other], classes: two-mills.yaml}
@@ -68,6 +70,10 @@ class Suite:
     pairs: dict[str, Pair]
     methods: dict[str, dict[str, Any]]
     """Options of `fit` by name of the row, with the suite's settings filled in."""
+    validators: bool = True
+    """Whether every checkpoint is scored by every judge, not only by those that choose. Rows that are there stay."""
+    arrays: bool = False
+    """Whether features and answers of the selected inspectors are kept, of rows that are made from then on."""
 
     def config(self, method: str, seed: int, **given: Any) -> Config:
         """The resolved config of one run. Raises UsageError."""
@@ -90,15 +96,22 @@ class Suite:
         for name, pair in self.pairs.items():
             changed = {item.name for item in dataclasses.fields(Pair) if getattr(pair, item.name) != item.default}
             pairs[name] = {key: value for key, value in to_mapping(pair).items() if key in changed}
-        return {"seeds": list(self.seeds), "pairs": pairs, "methods": self.methods}
+        return {
+            "seeds": list(self.seeds),
+            "validators": self.validators,
+            "arrays": self.arrays,
+            "pairs": pairs,
+            "methods": self.methods,
+        }
 
 
 def load_suite(path: Path) -> Suite:
     """Read and check a whole suite, every run's options with it. Raises UsageError."""
     values = read_mapping(path)
     for key in values:
-        if key not in ("seeds", "settings", "pairs", "methods"):
-            raise UsageError("unknown_key", key=key, known="methods, pairs, seeds, settings")
+        if key not in ("seeds", "settings", "validators", "arrays", "pairs", "methods"):
+            known = "arrays, methods, pairs, seeds, settings, validators"
+            raise UsageError("unknown_key", key=key, known=known)
     seeds, settings = values.get("seeds"), values.get("settings") or {}
     if (
         not isinstance(seeds, list)
@@ -109,6 +122,9 @@ def load_suite(path: Path) -> Suite:
         raise UsageError("suite_lacks", path=path, key="seeds")
     if not isinstance(settings, dict):
         raise UsageError("suite_lacks", path=path, key="settings")
+    for key in ("validators", "arrays"):
+        if not isinstance(values.get(key, False), bool):
+            raise UsageError("wrong_value", key=key, value=values[key], wanted="true or false")
     for key in ("pairs", "methods"):
         if not isinstance(values.get(key), dict) or not values[key]:
             raise UsageError("suite_lacks", path=path, key=key)
@@ -121,6 +137,7 @@ def load_suite(path: Path) -> Suite:
         seeds=tuple(seeds),
         pairs={str(name): _pair(str(name), pair or {}, path.parent) for name, pair in values["pairs"].items()},
         methods={str(name): {**settings, **(method or {})} for name, method in values["methods"].items()},
+        **{key: values[key] for key in ("validators", "arrays") if key in values},
     )
     for name, method in suite.methods.items():
         for key in GIVEN:

@@ -65,8 +65,8 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
     sentences = [*notes(compared, chosen=against is None), made(rows)]
     if kind == "html":
         paragraphs = "".join(f"<p>{html.escape(sentence)}</p>\n" for sentence in sentences)
-        return '<meta charset="utf-8">' + "".join(_html(*table) for table in tables) + paragraphs
-    return "\n".join([*(_markdown(*table) for table in tables), "\n\n".join(sentences)]) + "\n"
+        return '<meta charset="utf-8">' + "".join(in_html(*table) for table in tables) + paragraphs
+    return "\n".join([*(markdown(*table) for table in tables), "\n\n".join(sentences)]) + "\n"
 
 
 def draw_picture(place: Path, picture: Path) -> None:
@@ -95,7 +95,7 @@ def read_results(place: Path) -> list[dict[str, Any]]:
     try:
         with (place / "results.csv" if place.is_dir() else place).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        numbers = {*SCORES, "train_seconds"}
+        numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds"}
         rows = [{key: _number(value) if key in numbers else value for key, value in row.items()} for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError("no_results", path=place) from error
@@ -236,13 +236,13 @@ def steps_to(rows: list[dict[str, Any]], share: float) -> str:
     return rows[0]["steps"].split()[reached[0]] if len(reached) else "-"
 
 
-def _markdown(headings: tuple[str, ...], rows: list[dict[str, str]]) -> str:
+def markdown(headings: tuple[str, ...], rows: list[dict[str, str]]) -> str:
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     lines += ["| " + " | ".join(row[name].replace("|", "\\|") for name in headings) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def _html(headings: tuple[str, ...], rows: list[dict[str, str]]) -> str:
+def in_html(headings: tuple[str, ...], rows: list[dict[str, str]]) -> str:
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in headings) + "</tr>\n" for row in rows

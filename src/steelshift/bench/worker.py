@@ -29,15 +29,16 @@ import steelshift
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
-from steelshift.candidates import look_at_candidates
+from steelshift.candidates import look_at_candidates, look_at_lines
+from steelshift.data.splits import TEST
 from steelshift.errors import DataError, Interrupted, SteelshiftError
+from steelshift.estimating import write_views
 from steelshift.files import locked, write_json
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.memory import keep_memory
-from steelshift.selection.validators import choose
 from steelshift.stages import Training
-from steelshift.training.config import Config
+from steelshift.training.config import VALIDATORS, Config
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import processor, without_denormals
 
@@ -79,8 +80,9 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
             method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
+        arrays = out / "arrays" / pair_name / str(seed) / f"{method}.npz" if suite.arrays else None
         try:
-            row |= _row(config, pair, work)
+            row |= _row(config, pair, work, suite, arrays)
         except Interrupted:
             raise
         except Exception as error:
@@ -93,7 +95,8 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     return right
 
 
-def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
+def _row(config: Config, pair: Pair, work: Path, suite: Suite, arrays: Path | None) -> dict[str, Any]:
+    """Train, choose, judge. arrays: file for what an estimate is made of."""
     fast = choose_precision(config.device, config.precision)
     lines = read_lines(config)
     images = _hash_of_images(lines)
@@ -106,9 +109,13 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
     began = time.monotonic()
     training.adapt(_labels(config, lines) if config.method == "oracle" else None)
     trained = time.monotonic() - began
-    candidates = look_at_candidates(training)
-    chosen = choose(config.select, candidates.source_validation, candidates.information_maximization)
+    judges = VALIDATORS if suite.validators else () if config.select == "last" else (config.select,)
+    candidates = look_at_candidates(training, judges)
+    chosen = candidates.choose(config.select)
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
+    if arrays:
+        views = look_at_lines(training, inspector, training.inspector(training.baseline_phase, config.steps))
+        write_views(arrays, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
 
     # Everything is chosen: now labels of the target line may be opened.
     labels = _labels(config, lines)
@@ -119,6 +126,11 @@ def _row(config: Config, pair: Pair, work: Path) -> dict[str, Any]:
         "selected_step": candidates.steps[chosen],
         "steps": " ".join(map(str, candidates.steps)),
         "by_step": " ".join(f"{value:.4f}" for value in found["by_step"]),
+        "validators": {
+            name: [float(f"{value:.6g}") for value in values]
+            for name, values in (candidates.scores | {"largest_share": candidates.largest_share}).items()
+        },
+        "baseline_share": candidates.baseline_share,
         "source_only_accuracy": _rounded(found["details"]["source_only"]["accuracy"]),
         "selected_accuracy": _rounded(found["details"]["selected"]["accuracy"]),
         "data_sha": hashlib.sha256(images.encode() + labels.tobytes()).hexdigest()[:16],

@@ -140,6 +140,37 @@ def read_labels(places: Sequence[Path], classes: Classes, table: ImageTable) -> 
     return np.array([classes.holders.get(label, -1) if label is not None else -1 for label in labels], dtype=np.int64)
 
 
+def read_labels_by_id(path: Path, classes: Classes) -> tuple[dict[str, int], int]:
+    """Class index by image id, from a CSV file with the columns label and either id or path; and how many are of none.
+
+    A manifest of images, or of ids alone where the images are elsewhere. Rows without a label are left out. The same
+    door as `read_labels`, under the same rule. Raises DataError.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restkey="", restval="")
+            columns = set(reader.fieldnames or ())
+            records = [(record["id"], record["label"]) for record in reader] if {"id", "label"} <= columns else []
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError("labels_columns", path=path, why=" ".join(str(error).split())[:160]) from error
+    if "label" not in columns or not {"id", "path"} & columns:
+        raise DataError("labels_columns", path=path, why=", ".join(sorted(columns)))
+    if "id" not in columns:
+        places = [place for place in list_places([path]) if place.label]
+        digests = _digests([place.path for place in places])
+        for place, digest in zip(places, digests, strict=True):
+            if isinstance(digest, Unreadable):
+                raise DataError("all_unreadable", count=1, path=place.path, why=digest)
+        records = [(place.named(digest), place.label) for place, digest in zip(places, digests, strict=True)]
+    found: dict[str, int] = {}
+    for name, label in records:
+        if label:
+            index = classes.holders.get(label, -1)
+            if found.setdefault(name, index) != index:
+                raise DataError("labels_twice", path=path, id=name)
+    return {name: index for name, index in found.items() if index >= 0}, sum(index < 0 for index in found.values())
+
+
 def left_out(places: Sequence[Path], classes: Classes) -> dict[str, int]:
     """Folder names (or labels) that `classes` does not list, with their number of images."""
     counts: dict[str, int] = {}

@@ -24,6 +24,7 @@ from steelshift.files import write_atomically, write_bytes, write_json, write_te
 from steelshift.nn.encoders import build_encoder, last_convolution
 from steelshift.nn.heads import task_classifier
 from steelshift.resample import resample, to_grey, whole
+from steelshift.selection.answers import Answers
 
 SCHEMA = 1
 GOLDEN_TOLERANCE = 1e-3
@@ -102,6 +103,14 @@ class Inspector(nn.Module):
 def in_batches(function: object, prepared: Tensor, batch: int = 64) -> np.ndarray:
     """Apply a function of tensors to (N, 1, S, S), some at a time; the results in one array."""
     return torch.cat([function(part) for part in prepared.split(batch)]).numpy()
+
+
+@torch.inference_mode()
+def answers(inspector: Inspector, prepared: Tensor, batch: int = 64) -> Answers:
+    """Features and uncalibrated logits of (N, 1, S, S), in one pass."""
+    features = [inspector.encoder(part) for part in prepared.split(batch)]
+    logits = [inspector.classifier(part) for part in features]
+    return Answers(torch.cat(features).numpy(), torch.cat(logits).numpy())
 
 
 def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]) -> None:

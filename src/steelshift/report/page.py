@@ -31,6 +31,14 @@ _RULES = {
     "classes",
     "source_validation": "accuracy on the source line's validation images",
     "last": "the last step",
+    "entropy": "entropy: single predictions are sure",
+    "bnm": "batch nuclear norm: predictions are sure and of many kinds",
+    "snd": "soft neighbourhood density: predictions form dense clusters",
+    "dev": "deep embedded validation: loss on source validation images, weighted as the target has them",
+    "devn": "deep embedded validation, normalized: errors on source validation images, weighted as the target has them",
+    "class_ami": "agreement of predicted classes with clusters of features",
+    "mixval": "mixtures of two target images get the class of the one they hold more of",
+    "circular": "a classifier taught the predictions on the target is right on the source",
 }
 _LOSSES = {
     "L_task": "task (classes of source images)",

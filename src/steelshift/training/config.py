@@ -19,7 +19,12 @@ from steelshift.training.precision import Precision
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "inverse", "constant"]
-Select = Literal["last", "source_validation", "information_maximization"]
+Select = Literal[
+    "last", "source_validation", "entropy", "information_maximization", "bnm", "snd", "dev", "devn", "class_ami",
+    "mixval", "circular",
+]  # fmt: skip
+VALIDATORS = tuple(name for name in typing.get_args(Select) if name != "last")
+"""Rules that score a checkpoint by what it answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ class Config:
     val_ratio: float = 0.125
     """Share of those that is validation (calibration and choice, on the source line)."""
     select: Select = "information_maximization"
-    """Which checkpoint becomes the inspector; no rule reads a target label."""
+    """Which checkpoint becomes the inspector; no rule reads a target label. Rules are in selection/validators.py."""
     candidates: int = 10
     """Checkpoints between which that rule chooses, evenly spaced."""
     oracle: bool = True
