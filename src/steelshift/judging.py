@@ -17,7 +17,7 @@ from steelshift.data.table import Classes, load_classes, read_images, read_label
 from steelshift.errors import DataError, UsageError
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
-from steelshift.lines import Lines, locked_holders, locked_test
+from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.selection.metrics import scores
@@ -80,12 +80,12 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     """
     inspector = artifact.load(run)
     names = inspector.specification.classes
-    classes = load_classes(classes_file) if classes_file else _classes_of(run, names)
+    classes = load_classes(classes_file) if classes_file else classes_of(run, names)
     if classes.names != names:
         raise UsageError("other_classes", path=classes_file, found=", ".join(classes.names), known=", ".join(names))
     table = read_images(places, classes)
     if which == "test":
-        wanted = locked_test(run)
+        wanted = locked_target(run, "test")
         table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
         if not len(table):
             raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
@@ -101,7 +101,7 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     return scores(truth, predicted, names, classes.qualified)
 
 
-def _classes_of(run: Path, names: tuple[str, ...]) -> Classes:
+def classes_of(run: Path, names: tuple[str, ...]) -> Classes:
     """The folder names that the run took for its classes; an inspector folder alone knows only the class names."""
     holders = locked_holders(run)
     if holders is None or not set(holders.values()) <= set(names):

@@ -112,9 +112,7 @@ def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]
 
 def load(folder: Path) -> Inspector:
     """Read an inspector, or the one of a run. Raises ArtifactRefused, and runs nothing that it reads."""
-    folder = Path(folder)
-    if (folder / "inspector").is_dir():
-        folder = folder / "inspector"
+    folder = place_of(folder)
     if not (folder / "inspector.json").is_file():
         raise ArtifactRefused("no_inspector", path=folder)
     try:
@@ -134,6 +132,12 @@ def load(folder: Path) -> Inspector:
         why = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise ArtifactRefused("inspector_broken", path=folder, why=why) from error
     return inspector
+
+
+def place_of(run: Path) -> Path:
+    """The folder of the inspector of a run, or of an inspector itself."""
+    run = Path(run)
+    return run / "inspector" if (run / "inspector").is_dir() else run
 
 
 def identity(folder: Path) -> str:
