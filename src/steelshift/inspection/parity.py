@@ -44,13 +44,13 @@ def compare(expected: np.ndarray, found: np.ndarray, truth: np.ndarray | None = 
     lost = None
     if truth is not None and (truth >= 0).any():
         known = truth >= 0
-        right = [(scores[known].argmax(1) == truth[known]).mean() for scores in (expected, found)]
-        lost = float(right[0] - right[1])
+        right = [int((scores[known].argmax(1) == truth[known]).sum()) for scores in (expected, found)]
+        lost = (right[0] - right[1]) / int(known.sum())
     difference = float(np.abs(expected - found).max())
     return Parity(
         images=len(expected),
         largest_difference=difference if np.isfinite(difference) else float("inf"),
-        same_class=float(1 - (other & ~tied).mean()),
+        same_class=int((~other | tied).sum()) / len(expected),
         ties=int(tied.sum()),
         accuracy_lost=lost,
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from steelshift.inspection.graph import nodes_of_preparing
+from steelshift.inspection.graph import PREPARING
 from steelshift.inspection.runtimes import PIXELS, without_reports
 
 
@@ -34,6 +34,6 @@ def to_int8(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> onnx.ModelP
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images),
             fast_bias_correction=False,
-            ignored_scope=nncf.IgnoredScope(names=nodes_of_preparing(model)),
+            ignored_scope=nncf.IgnoredScope(patterns=[f"{PREPARING}.*"]),
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=whole),
         )

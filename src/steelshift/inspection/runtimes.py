@@ -1,7 +1,7 @@
 """Exported graphs in ONNX Runtime and OpenVINO, on the processor. No torch here.
 
-A graph takes `pixels`, uint8 (B, H, W, C), and gives `probabilities`, float32 (B, K). On the way `prepared` is what the
-network's first convolution reads: resized, grey, evenly lit.
+A graph takes `pixels`, uint8 (B, H, W, C), and gives `probabilities`, float32 (B, K). On the way `prepared`, float32
+(B, 1, S, S), is what the network reads: grey, resized, evenly lit.
 """
 
 import sys
