@@ -192,7 +192,7 @@ def test_only_the_network_is_in_8_bit(out: Path) -> None:
     assert (out / "model-int8.onnx").stat().st_size < 0.4 * (out / "model-fp32.onnx").stat().st_size
 
 
-@pytest.mark.parametrize(("encoder", "size"), [("test_resnet", 64), ("test_efficientnet", 64), ("test_vit", 160)])
+@pytest.mark.parametrize(("encoder", "size"), [("test_efficientnet", 64), ("test_vit", 160)])
 def test_other_encoders(lines: Path, tmp_path: Path, encoder: str, size: int) -> None:
     made = taught(lines, encoder, size)
     golden = [picture(seed, 80, 60)[..., None] for seed in range(3)]

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from steelshift.data.cache import PixelCache, cache_pixels
 from steelshift.data.table import load_classes, read_images, read_labels
 from steelshift.errors import DataError, ParityFailed, RunFailed, UsageError
 from steelshift.files import explain_full_or_readonly, sync_folder, write_bytes, write_json
-from steelshift.inspection import exported
+from steelshift.inspection import exported, runtimes
 from steelshift.inspection.inspector import Inspector, load, place_of
 from steelshift.inspection.parity import Parity, compare
-from steelshift.inspection.runtimes import PACKAGES, PRECISIONS, computes_bf16, import_openvino, need, open_graph
 from steelshift.inspection.specification import score_each
 from steelshift.inspection.sums import sha256, write_sums
 from steelshift.judging import classes_of
@@ -38,7 +38,7 @@ CALIBRATION = 300
 ENOUGH = 500
 """Images below which a comparison says little of rare differences."""
 BATCH = 32
-MAKERS = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 Graph = tuple[str, str]
 """Runtime and precision."""
 
@@ -70,8 +70,7 @@ def export(
             model = _int8(plain, samples) if precision == "int8" else plain
             for runtime in (runtime for runtime, asked in graphs if asked == precision):
                 _write(model, runtime, precision, staging)
-        runs = {kind: open_graph(*kind, [staging / name for name in exported.files_of(*kind)]) for kind in graphs}
-        judges = {kind: exported.Exported(inspector.specification, opened) for kind, opened in runs.items()}
+        judges = {kind: _read_back(kind, inspector, staging) for kind in graphs}
         found = _compare(inspector, judges, images, truth)
         passed = [kind for kind in graphs if found[kind].passes(kind[1])]
         for kind in set(graphs) - set(passed):
@@ -82,12 +81,7 @@ def export(
         if passed:
             _finish(record, staging, Path(run), out)
     if len(passed) < len(graphs):
-        failed = "; ".join(
-            f"{kind[0]} {kind[1]} ({found[kind].same_class:.2%}, {found[kind].largest_difference:.1e}"
-            + (")" if found[kind].accuracy_lost is None else f", {found[kind].accuracy_lost:+.2%})")
-            for kind in graphs
-            if kind not in passed
-        )
+        failed = "; ".join(_in_words(kind, found[kind]) for kind in graphs if kind not in passed)
         words = "parity_failed" if passed else "parity_failed_all"
         raise ParityFailed(words, failed=failed, n=len(images), out=out)
     return record
@@ -95,17 +89,16 @@ def export(
 
 def _asked(formats: Sequence[str], precisions: Sequence[str]) -> list[Graph]:
     """Every graph to make, plainest first. Raises UsageError."""
-    every = tuple(dict.fromkeys(precision for known in PRECISIONS.values() for precision in known))
-    for key, values, known in (("format", formats, tuple(PRECISIONS)), ("precision", precisions, every)):
-        if not values or not set(values) <= set(known):
+    for key, values, known in (("format", formats, runtimes.RUNTIMES), ("precision", precisions, runtimes.PRECISIONS)):
+        if not set(values) <= set(known):
             raise UsageError("option_range", key=key, value=",".join(values), range=", ".join(known))
-    need(*(package for runtime in formats for package in (*PACKAGES[runtime], *MAKERS[runtime])))
+    runtimes.need(*(package for runtime in formats for package in NEEDED[runtime]))
     if "int8" in precisions:
-        need("nncf")
+        runtimes.need("nncf")
     graphs = []
-    for runtime in (known for known in PRECISIONS if known in formats):
-        for precision in (known for known in every if known in precisions):
-            if precision == "bf16" and (runtime == "onnx" or not computes_bf16()):
+    for runtime in (known for known in runtimes.RUNTIMES if known in formats):
+        for precision in (known for known in runtimes.PRECISIONS if known in precisions):
+            if precision == "bf16" and (runtime == "onnx" or not runtimes.computes_bf16()):
                 note(say("no_bf16", runtime=runtime))  # or fp32 would be verified in its name
             else:
                 graphs.append((runtime, precision))
@@ -225,7 +218,7 @@ def _write(model: Any, runtime: str, precision: str, folder: Path) -> None:
     if runtime == "onnx":
         write_bytes(folder / names[0], content)
         return
-    openvino = import_openvino()
+    openvino = runtimes.import_openvino()
     graph = openvino.Core().read_model(content)
     for entry in model.metadata_props:
         graph.set_rt_info(entry.value, ["steelshift", entry.key.removeprefix("steelshift.")])
@@ -234,6 +227,11 @@ def _write(model: Any, runtime: str, precision: str, folder: Path) -> None:
         openvino.save_model(graph, folder / names[0], compress_to_fp16=False)
     except RuntimeError as error:  # its word for a full disk
         raise RunFailed("cannot_write", path=folder / names[0], why=str(error).splitlines()[0][:160]) from error
+
+
+def _read_back(kind: Graph, inspector: Inspector, folder: Path) -> exported.Exported:
+    files = [folder / name for name in exported.files_of(*kind)]
+    return exported.Exported(inspector.specification, runtimes.open_graph(*kind, files))
 
 
 def _compare(
@@ -259,7 +257,7 @@ def _compare(
 
 
 def _record(inspector: Inspector, run: Path, verify: Path | None, calibrated_on: int) -> dict[str, Any]:
-    packages = [name for name in ("torch", "onnx", "onnxruntime", "openvino", "nncf") if _installed(name)]
+    packages = [name for name in ("torch", "onnx", "onnxruntime", "openvino", "nncf") if find_spec(name)]
     return {
         "schema": exported.SCHEMA,
         "inspector": dataclasses.asdict(inspector.specification),
@@ -281,7 +279,6 @@ def _entry(kind: Graph, parity: Parity, judge: exported.Exported, run: Path) -> 
     }
 
 
-def _installed(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
+def _in_words(kind: Graph, parity: Parity) -> str:
+    lost = "" if parity.accuracy_lost is None else f", {parity.accuracy_lost:+.2%}"
+    return f"{' '.join(kind)} ({parity.same_class:.2%}, {parity.largest_difference:.1e}{lost})"

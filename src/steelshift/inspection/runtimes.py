@@ -16,9 +16,8 @@ import numpy as np
 from steelshift.errors import UsageError
 
 PIXELS, PREPARED, PROBABILITIES = "pixels", "prepared", "probabilities"
-PRECISIONS = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
-"""What each runtime can do, by name, plainest first."""
-PACKAGES = {"onnx": ("onnxruntime",), "openvino": ("openvino",)}
+RUNTIMES, PRECISIONS = ("onnx", "openvino"), ("fp32", "bf16", "int8")
+"""Plainest first."""
 Run = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -34,7 +33,7 @@ def open_graph(runtime: str, precision: str, files: Sequence[Path]) -> Run:
 
     Raises UsageError where the runtime is not installed, and whatever the runtime raises for a file that is no graph.
     """
-    need(*PACKAGES[runtime])
+    need("onnxruntime" if runtime == "onnx" else "openvino")
     contents = [path.read_bytes() for path in files]  # a graph given as bytes can name no other file to be read
     return _onnx(*contents) if runtime == "onnx" else _openvino(precision, *contents)
 
