@@ -92,6 +92,7 @@ def test_exit_codes_are_those_of_the_document():
         errors.UsageError: 2,
         errors.DataError: 3,
         errors.ArtifactRefused: 4,
+        errors.ParityFailed: 5,
     }
     kinds = set(errors.SteelshiftError.__subclasses__())
     assert kinds == {*codes, errors.Interrupted}
@@ -115,6 +116,8 @@ def test_exit_codes_are_those_of_the_document():
         "steelshift.data.table",
         "steelshift.data.splits",
         "steelshift.data.cache",
+        "steelshift.inspection.rows",
+        "steelshift.inspection.exported",
     ],
 )
 def test_light_at_the_door(module):

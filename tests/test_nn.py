@@ -1,3 +1,4 @@
+import copy
 import io
 import os
 import struct
@@ -10,7 +11,7 @@ from torch import nn
 
 from builders import tiny_encoder
 from steelshift.errors import UsageError
-from steelshift.nn.convolution import GreyStem, NarrowConvolution
+from steelshift.nn.convolution import GreyStem, NarrowConvolution, plainly
 from steelshift.nn.encoders import FAINT, WINDOWS, build_encoder, even_light, last_convolution, light_window
 from steelshift.nn.heads import discriminator, task_classifier
 from steelshift.nn.normalization import LineBatchNorm, arrange, encode_both, settle, use_line
@@ -363,3 +364,14 @@ def test_reversal_is_the_identity_with_the_gradient_negated(strength, dtype):
         assert torch.equal(turned, features) and turned.dtype == dtype
         turned.backward(slope)
         assert torch.allclose(features.grad, -torch.tensor(strength, dtype=dtype) * slope)
+
+
+def test_plain_convolutions_say_the_same():
+    quick = build_encoder("alexnet", 64).eval()
+    images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    plain = copy.deepcopy(quick)
+    plainly(plain)
+    assert not any(isinstance(module, GreyStem | NarrowConvolution) for module in plain.modules())
+    assert plain.state_dict().keys() == quick.state_dict().keys()
+    with torch.no_grad():
+        assert torch.allclose(plain(images), quick(images), atol=1e-5)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from steelshift import __version__
-from steelshift.errors import SteelshiftError
+from steelshift.errors import SteelshiftError, UsageError
 from steelshift.messages import say
 from steelshift.progress import note, showing
 
@@ -190,22 +190,30 @@ def estimate(run: Positional[Path], labels: Path | None = None, points: float = 
         print(say("estimate_to_label", count=labels_needed(guess, points / 100), points=points))
 
 
-def inspect(run: Positional[Path], images: Positional[tuple[Path, ...]], out: Path, json: bool = False) -> None:
+def inspect(
+    run: Positional[Path],
+    images: Positional[tuple[Path, ...]],
+    out: Path,
+    runtime: Literal["onnx", "openvino"] | None = None,
+    precision: Literal["fp32", "bf16", "int8"] | None = None,
+    json: bool = False,
+) -> None:
     """Classify images, one row a file; what cannot be read is a row too.
 
     Args:
-        run: Folder of a run or of an inspector.
+        run: Folder of a run, of an inspector, or of an exported one, which needs no torch.
         images: Image files, folders or manifests.
         out: Table to write: .csv, .jsonl or .parquet.
+        runtime: Of an exported inspector; by default the first that it holds.
+        precision: Of an exported inspector; by default the first that it holds.
         json: Print one JSON object.
     """
     from collections import Counter
 
     from steelshift.data.table import every_place
-    from steelshift.inspection.inspector import load
     from steelshift.inspection.rows import inspect_images, write_rows
 
-    inspector = load(run)
+    inspector = _load(run, runtime, precision)
     decisions: Counter[str] = Counter()
 
     def counted(rows: Any) -> Any:
@@ -220,6 +228,40 @@ def inspect(run: Positional[Path], images: Positional[tuple[Path, ...]], out: Pa
         _print_json({"out": str(out), "rows": count, "decisions": dict(decisions)})
     else:
         print(f"{out}: {count} rows, " + ", ".join(f"{name} {number}" for name, number in sorted(decisions.items())))
+
+
+def export(
+    run: Positional[Path],
+    out: Path,
+    format: str = "onnx,openvino",
+    precision: str = "fp32",
+    verify: Path | None = None,
+    calibrate: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write an inspector as graphs that run without torch; each is verified, and none is written that differs.
+
+    Args:
+        run: Folder of a run or of an inspector.
+        out: New folder.
+        format: onnx, openvino or both, with a comma between.
+        precision: Any of fp32, bf16 and int8, with commas between; bf16 is for OpenVINO.
+        verify: Images to compare answers on, 500 or more, labelled or not; by default the golden examples.
+        calibrate: Unlabelled images of the target line for int8; by default those that the run was trained on.
+        json: Print one JSON object.
+    """
+    from steelshift.exporting import export as write_graphs
+
+    record = write_graphs(run, out, format.split(","), precision.split(","), verify, calibrate)
+    if json:
+        _print_json(record)
+        return
+    for graph in record["graphs"]:
+        print(
+            "{runtime} {precision}: {images} images, same class {same_class:.2%}, "
+            "largest difference {largest_difference:.1e}".format(**graph, **graph["parity"])
+        )
+    print(out)
 
 
 def report(run: Positional[Path], json: bool = False) -> None:
@@ -308,7 +350,7 @@ def bench_table(
 
 COMMANDS: dict[str, Callable] = {
     command.__name__.replace("_", "-"): command
-    for command in (check, tiles, fit, evaluate, estimate, inspect, report, synth, bench, bench_table)
+    for command in (check, tiles, fit, evaluate, estimate, inspect, export, report, synth, bench, bench_table)
 }
 
 
@@ -346,6 +388,19 @@ def _help() -> str:
     first = {name: (command.__doc__ or FIT).strip().splitlines()[0] for name, command in COMMANDS.items()}
     lines = [f"  {name:<12} {text}" for name, text in first.items()]
     return "\n".join(["usage: steelshift COMMAND [--help] [options]", "", *lines])
+
+
+def _load(folder: Path, runtime: str | None, precision: str | None) -> Any:
+    """An inspector, exported or not; torch is imported only for the latter."""
+    from steelshift.inspection import exported
+
+    if exported.is_exported(folder):
+        return exported.load(folder, runtime, precision)
+    if runtime or precision:
+        raise UsageError("no_runtime", path=folder)
+    from steelshift.inspection.inspector import load
+
+    return load(folder)
 
 
 def _summary(report: dict[str, Any], run: Path) -> str:

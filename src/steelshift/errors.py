@@ -34,6 +34,10 @@ class ArtifactRefused(SteelshiftError):
     exit_code = 4
 
 
+class ParityFailed(SteelshiftError):
+    exit_code = 5
+
+
 class Interrupted(SteelshiftError):
     """A signal asked to stop and a checkpoint was written; `signal` is its number."""
 

@@ -20,7 +20,7 @@ from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
-from steelshift.lines import Lines, locked_holders, locked_test
+from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.selection.estimate import interval, labels_needed
@@ -84,12 +84,12 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     """
     inspector = artifact.load(run)
     names = inspector.specification.classes
-    classes = load_classes(classes_file) if classes_file else _classes_of(run, names)
+    classes = load_classes(classes_file) if classes_file else classes_of(run, names)
     if classes.names != names:
         raise UsageError("other_classes", path=classes_file, found=", ".join(classes.names), known=", ".join(names))
     table = read_images(places, classes)
     if which == "test":
-        wanted = locked_test(run)
+        wanted = locked_target(run, "test")
         table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
         if not len(table):
             raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
@@ -112,7 +112,7 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
     unknown: images labelled with no class of the run; they do not count. Raises DataError, UsageError.
     """
     inspector, _, names, ids = read_views(run / ESTIMATE)
-    known, unknown = read_labels_by_id(labels, _classes_of(run, names))
+    known, unknown = read_labels_by_id(labels, classes_of(run, names))
     rows = {name: row for row, name in enumerate(ids)}
     inside = [name for name in known if name in rows]
     if not inside:
@@ -135,7 +135,7 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
     }
 
 
-def _classes_of(run: Path, names: tuple[str, ...]) -> Classes:
+def classes_of(run: Path, names: tuple[str, ...]) -> Classes:
     """The folder names that the run took for its classes; an inspector folder alone knows only the class names."""
     holders = locked_holders(run)
     if holders is None or not set(holders.values()) <= set(names):

@@ -103,10 +103,10 @@ def lock(lines: Lines) -> dict[str, Any]:
     }
 
 
-def locked_test(run: Path) -> set[str]:
-    """Contents of the images that a run's data.lock.json lists as target test. Raises DataError."""
+def locked_target(run: Path, part: str) -> set[str]:
+    """Contents of the target images of a part, train or test, as data.lock.json of a run has them. Raises DataError."""
     try:
-        return set(json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"]["test"])
+        return set(json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"][part])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("no_lock", run=run) from error
 

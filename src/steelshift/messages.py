@@ -212,6 +212,47 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The inspector {path} is damaged or was changed ({why}). Copy it again from where it was made.",
         "检测器 {path} 已损坏或被改动（{why}）。请从原处重新复制。",
     ),
+    "package_missing": (
+        "The Python package {package} is not installed. Install it with `pip install 'steelshift[export]'`.",
+        "未安装 Python 包 {package}。请用 `pip install 'steelshift[export]'` 安装。",
+    ),
+    "no_runtime": (
+        "{path} is not an exported inspector, so --runtime and --precision mean nothing. Leave them out, or name a "
+        "folder that `steelshift export` wrote.",
+        "{path} 不是导出的检测器，--runtime 和 --precision 没有意义。请去掉它们，"
+        "或给出 `steelshift export` 写入的文件夹。",
+    ),
+    "not_exported": (
+        "{path} holds no graph for {asked}. It holds {known}; choose one of them, or export again.",
+        "{path} 中没有 {asked} 的计算图，只有 {known}。请选择其中之一，或重新导出。",
+    ),
+    "no_bf16": (
+        "The runtime {runtime} has no bf16 on this processor; that graph is left out.",
+        "运行时 {runtime} 在此处理器上不支持 bf16；略去该计算图。",
+    ),
+    "no_calibration": (
+        "{path} knows no images to calibrate int8 on. Name unlabelled images of the target line with --calibrate.",
+        "{path} 中没有可用于 int8 校准的图像。请用 --calibrate 给出目标产线的无标签图像。",
+    ),
+    "no_graph": (
+        "The encoder {encoder} cannot be written as a graph ({why}). Train with another encoder.",
+        "编码器 {encoder} 无法写成计算图（{why}）。请换一个编码器训练。",
+    ),
+    "few_to_verify": (
+        "Comparing on {n} images; rare differences show only on {enough} or more. Name a folder with --verify.",
+        "仅在 {n} 张图像上比较；罕见的差异需 {enough} 张以上才会显现。请用 --verify 给出文件夹。",
+    ),
+    "parity_failed": (
+        "On {n} images these answer otherwise than the inspector and are left out: {failed} (same class, largest "
+        "difference, accuracy lost). The others are in {out}.",
+        "在 {n} 张图像上，以下与检测器的回答不符，未写入：{failed}"
+        "（同类比例、最大差异、准确率损失）。其余在 {out} 中。",
+    ),
+    "parity_failed_all": (
+        "On {n} images these answer otherwise than the inspector, and nothing is written to {out}: {failed} (same "
+        "class, largest difference, accuracy lost).",
+        "在 {n} 张图像上，以下与检测器的回答不符，{out} 中未写入任何内容：{failed}（同类比例、最大差异、准确率损失）。",
+    ),
     "output_suffix": (
         "{path} must end in .csv, .jsonl or .parquet.",
         "{path} 必须以 .csv、.jsonl 或 .parquet 结尾。",

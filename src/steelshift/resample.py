@@ -8,7 +8,7 @@ another box, so training crops at full resolution and resizes in the same pass.
 import torch
 from torch import Tensor
 
-_LUMINANCE = (0.299, 0.587, 0.114)
+LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def to_grey(images: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def to_grey(images: Tensor) -> Tensor:
     if images.shape[-1] == 1:
         return images[..., 0]
     red, green, blue = images.unbind(-1)
-    return _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
+    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
 
 
 def whole(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steelshift.data.augment import Augmentation, boxes, grey_values
 from steelshift.data.cache import PixelCache
+from steelshift.data.shapes import alike
 from steelshift.resample import resample, to_grey
 
 Sampler = Literal["balanced", "random"]
@@ -120,12 +121,3 @@ def resized(
         box = np.array([[0, 0, height, width]], np.float32).repeat(len(at), 0) if cut is None else cut[at]
         images[torch.from_numpy(at)] = resample(grey, torch.from_numpy(box), size, bf16=bf16)
     return images
-
-
-def alike(shapes: np.ndarray, most: int = 16_000_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of images of one shape, with at most `most` values together or one at a time, and that shape."""
-    for shape in np.unique(shapes, axis=0):
-        places = np.flatnonzero((shapes == shape).all(axis=1))
-        few = max(1, most // int(shape.prod()))
-        for start in range(0, len(places), few):
-            yield places[start : start + few], shape

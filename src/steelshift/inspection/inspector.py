@@ -6,9 +6,8 @@ The folder holds weights as safetensors and everything else as JSON and PNG; rea
 """
 
 import dataclasses
-import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +20,15 @@ from torch import Tensor, nn
 from steelshift.data.decode import Unreadable, decode
 from steelshift.errors import ArtifactRefused, SteelshiftError
 from steelshift.files import write_atomically, write_bytes, write_json, write_text
+from steelshift.inspection.specification import SCHEMA, Specification
+from steelshift.inspection.sums import check_sums, sha256, write_sums
 from steelshift.nn.encoders import build_encoder, last_convolution
 from steelshift.nn.heads import task_classifier
 from steelshift.resample import resample, to_grey, whole
 from steelshift.selection.answers import Answers
 
-SCHEMA = 1
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden probability that still counts as the same inspector on another processor."""
-
-
-@dataclass(frozen=True)
-class Specification:
-    """What inspector.json holds."""
-
-    encoder: str
-    feature: str
-    size: int
-    """Side of the network's input in pixels."""
-    classes: tuple[str, ...]
-    temperature: float = 1.0
-    threshold: float = 0.0
-    """Images whose calibrated probability is below go to a person."""
-    bit_depth: int | None = None
-    schema: int = SCHEMA
 
 
 class Inspector(nn.Module):
@@ -72,6 +56,12 @@ class Inspector(nn.Module):
     def probabilities(self, prepared: Tensor) -> Tensor:
         """float32 (B, 1, S, S) -> calibrated probabilities (B, K)."""
         return (self.logits(prepared) / self.specification.temperature).softmax(1)
+
+    @torch.inference_mode()
+    def score(self, groups: Sequence[np.ndarray]) -> np.ndarray:
+        """uint8 (B, H, W, C) of any shapes -> calibrated probabilities float32 (sum of B, K), in one batch."""
+        prepared = [self.prepare(torch.from_numpy(np.ascontiguousarray(images))) for images in groups]
+        return self.probabilities(torch.cat(prepared)).numpy()
 
     def calibrate(self, temperature: float, threshold: float) -> None:
         self.specification = dataclasses.replace(self.specification, temperature=temperature, threshold=threshold)
@@ -126,19 +116,16 @@ def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]
         write_atomically(folder / "golden" / name, lambda file, picture=picture: picture.save(file, "PNG"))
         expected.append({"image": name, "probabilities": _probabilities(inspector, pixels)})
     write_json(folder / "golden" / "expected.json", expected)
-    sums = [f"{_sha256(folder / name)}  {name}" for name in _contents(folder)]
-    write_text(folder / "SHA256SUMS", "\n".join(sums) + "\n")
+    write_sums(folder)
 
 
 def load(folder: Path) -> Inspector:
     """Read an inspector, or the one of a run. Raises ArtifactRefused, and runs nothing that it reads."""
-    folder = Path(folder)
-    if (folder / "inspector").is_dir():
-        folder = folder / "inspector"
+    folder = place_of(folder)
     if not (folder / "inspector.json").is_file():
         raise ArtifactRefused("no_inspector", path=folder)
     try:
-        _check_sums(folder)
+        check_sums(folder)
         record = json.loads((folder / "inspector.json").read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA:
             raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
@@ -156,20 +143,15 @@ def load(folder: Path) -> Inspector:
     return inspector
 
 
+def place_of(run: Path) -> Path:
+    """The folder of the inspector of a run, or of an inspector itself."""
+    run = Path(run)
+    return run / "inspector" if (run / "inspector").is_dir() else run
+
+
 def identity(folder: Path) -> str:
     """sha256 of the weights: which inspector made a row."""
-    return _sha256(folder / "model.safetensors")
-
-
-def _check_sums(folder: Path) -> None:
-    listed = dict(
-        reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-    )
-    if set(listed) != set(_contents(folder)):
-        raise ValueError("its files are not those that SHA256SUMS lists")
-    for name, digest in listed.items():
-        if _sha256(folder / name) != digest:
-            raise ValueError(f"{name} is not what SHA256SUMS says")
+    return sha256(folder / "model.safetensors")
 
 
 def _check_golden(inspector: Inspector, folder: Path) -> None:
@@ -185,14 +167,5 @@ def _probabilities(inspector: Inspector, pixels: np.ndarray) -> list[float]:
     return inspector(torch.from_numpy(pixels[None].copy()))[0].tolist()
 
 
-def _contents(folder: Path) -> list[str]:
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in files if name != "SHA256SUMS" and not name.endswith(".tmp"))
-
-
 def _sorted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensors[key].contiguous() for key in sorted(tensors)}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

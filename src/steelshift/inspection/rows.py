@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from steelshift.data.cache import crop_pixels
 from steelshift.data.decode import Unreadable, decode, read_bytes
-from steelshift.data.stream import alike
 from steelshift.data.table import Place
 from steelshift.errors import UsageError
 from steelshift.files import explain_full_or_readonly
-from steelshift.inspection.inspector import Inspector
+from steelshift.inspection.specification import Judge, score_each
 from steelshift.messages import say
 from steelshift.progress import Advance
 
@@ -50,7 +48,7 @@ COLUMNS = tuple(item.name.rstrip("_") for item in fields(ImageRow))
 
 
 def inspect_images(
-    inspector: Inspector, places: Sequence[Place], advance: Advance = lambda done: None
+    inspector: Judge, places: Sequence[Place], advance: Advance = lambda done: None
 ) -> Iterator[ImageRow]:
     """A row for every place, in their order, few images in memory at a time; what cannot be read is a row too."""
     everything = iter(places)
@@ -87,7 +85,7 @@ def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
     return count
 
 
-def _read(place: Place, inspector: Inspector) -> tuple[ImageRow, np.ndarray | None]:
+def _read(place: Place, inspector: Judge) -> tuple[ImageRow, np.ndarray | None]:
     name = str(place.path).encode("utf-8", "backslashreplace").decode()
     digest = None
     try:
@@ -101,22 +99,14 @@ def _read(place: Place, inspector: Inspector) -> tuple[ImageRow, np.ndarray | No
     return found, np.ascontiguousarray(pixels)
 
 
-@torch.inference_mode()
-def _judge(inspector: Inspector, batch: list[tuple[ImageRow, np.ndarray | None]]) -> Iterator[ImageRow]:
-    readable = [index for index, (_, pixels) in enumerate(batch) if pixels is not None]
-    scores: dict[int, np.ndarray] = {}
-    prepared, order = [], []
-    for places, _ in alike(np.array([batch[index][1].shape for index in readable])):
-        part = [readable[place] for place in places]
-        prepared.append(inspector.prepare(torch.from_numpy(np.stack([batch[index][1] for index in part]))))
-        order += part
-    if prepared:
-        scores = dict(zip(order, inspector.probabilities(torch.cat(prepared)).numpy(), strict=True))
-    for index, (row, _) in enumerate(batch):
-        yield _decide(inspector, row, scores[index]) if index in scores else row
+def _judge(inspector: Judge, batch: list[tuple[ImageRow, np.ndarray | None]]) -> Iterator[ImageRow]:
+    readable = [pixels for _, pixels in batch if pixels is not None]
+    scores = iter(score_each(inspector, readable) if readable else ())
+    for row, pixels in batch:
+        yield row if pixels is None else _decide(inspector, row, next(scores))
 
 
-def _decide(inspector: Inspector, row: ImageRow, probabilities: np.ndarray) -> ImageRow:
+def _decide(inspector: Judge, row: ImageRow, probabilities: np.ndarray) -> ImageRow:
     classes, threshold = inspector.specification.classes, inspector.specification.threshold
     best, second = np.argsort(-probabilities, kind="stable")[:2]
     p = float(probabilities[best])

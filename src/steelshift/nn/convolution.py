@@ -130,6 +130,17 @@ def quicken(network: nn.Module, size: int) -> nn.Module | None:
     return quick if _alike(network, quick, size) else None
 
 
+def plainly(network: nn.Module) -> None:
+    """Put plain convolutions of the same function, sharing their weights, where the quicker forms are, in place."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, GreyStem | NarrowConvolution):
+            form = (module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding)
+            plain = nn.Conv2d(*form, bias=module.bias is not None)
+            plain.weight, plain.bias = module.weight, module.bias
+            path, _, last = name.rpartition(".")
+            setattr(network.get_submodule(path), last, plain)
+
+
 @torch.no_grad()
 def _alike(network: nn.Module, quick: nn.Module, size: int) -> bool:
     """Whether both say the same of a grey picture."""

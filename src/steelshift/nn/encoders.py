@@ -43,7 +43,14 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (B, 1, S, S) in [0, 255] -> (B, width)."""
-        even = even_light(images, self.window)
+        return self.features(self.even(images))
+
+    def even(self, images: Tensor) -> Tensor:
+        """float (B, 1, S, S) in [0, 255] -> evenly lit, the same shape: preprocessing ends here."""
+        return even_light(images, self.window)
+
+    def features(self, even: Tensor) -> Tensor:
+        """What `even` gives -> (B, width)."""
         return self.trunk(even.expand(-1, self.channels, -1, -1)).flatten(1)
 
 

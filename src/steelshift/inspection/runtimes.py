@@ -1,0 +1,113 @@
+"""Exported graphs in ONNX Runtime and OpenVINO, on the processor. No torch here.
+
+A graph takes `pixels`, uint8 (B, H, W, C), and gives `probabilities`, float32 (B, K). On the way `prepared`, float32
+(B, 1, S, S), is what the network reads: grey, resized, evenly lit.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from steelshift.errors import UsageError
+
+PIXELS, PREPARED, PROBABILITIES = "pixels", "prepared", "probabilities"
+RUNTIMES, PRECISIONS = ("onnx", "openvino"), ("fp32", "bf16", "int8")
+"""Plainest first."""
+Run = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def need(*packages: str) -> None:
+    """Raises UsageError where one of these packages is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise UsageError("package_missing", package=package)
+
+
+def open_graph(runtime: str, precision: str, files: Sequence[Path]) -> Run:
+    """A function from groups of pixels, uint8 (B, H, W, C) each, to probabilities float32 (sum of B, K).
+
+    Raises UsageError where the runtime is not installed, and whatever the runtime raises for a file that is no graph.
+    """
+    need("onnxruntime" if runtime == "onnx" else "openvino")
+    contents = [path.read_bytes() for path in files]  # a graph given as bytes can name no other file to be read
+    return _onnx(*contents) if runtime == "onnx" else _openvino(precision, *contents)
+
+
+def without_reports() -> None:
+    """Switch off the usage reports of OpenVINO and NNCF, before either is imported.
+
+    Importing OpenVINO already sends one, and so do its converter and NNCF. All go through the package
+    `openvino_telemetry`; where that cannot be imported, both use stubs of their own. The switches that they offer are
+    a file in the user's home, and a variable for NNCF alone.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+
+def import_openvino() -> ModuleType:
+    without_reports()
+    import openvino
+
+    return openvino
+
+
+def computes_bf16() -> bool:
+    """Whether this processor has bf16; on others OpenVINO runs in fp32 whatever is asked."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _onnx(content: bytes) -> Run:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(groups: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([session.run([PROBABILITIES], {PIXELS: images})[0] for images in groups])
+
+    return run
+
+
+def _openvino(precision: str, described: bytes, weights: bytes) -> Run:
+    """Preprocessing and network are compiled apart.
+
+    On processors with bf16 OpenVINO would use it by itself, and for every step: the precision is therefore said. Grey
+    levels and positions of pixels need more than its eight bits, so preprocessing always runs in fp32. And so images
+    of different sizes still go through the network together.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+
+    def compiled(model: Any, precision: str) -> Any:
+        return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+
+    model = core.read_model(described, weights)
+    first = openvino.Model([_named(model, PREPARED)], model.get_parameters(), "prepare")
+    prepare = compiled(first, "f32")
+    prepared = _named(model, PREPARED)
+    begin = openvino.op.Parameter(openvino.Type.f32, prepared.get_partial_shape())
+    for reader in prepared.get_target_inputs():
+        if reader.get_node().get_type_name() != "Result":  # the one that `first` has added
+            reader.replace_source_output(begin.output(0))
+    network = compiled(
+        openvino.Model([_named(model, PROBABILITIES)], [begin], "network"), "bf16" if precision == "bf16" else "f32"
+    )
+
+    def run(groups: Sequence[np.ndarray]) -> np.ndarray:
+        return network(np.concatenate([prepare(images)[0] for images in groups]))[0].copy()
+
+    return run
+
+
+def _named(model: Any, name: str) -> Any:
+    for node in model.get_ordered_ops():
+        for output in node.outputs():
+            if name in output.get_names():
+                return output
+    raise ValueError(f"the graph has no {name}")
