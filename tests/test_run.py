@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 
 from lines import tiny_config
-from steelshift import adapt
+from steelshift import adapt, choosing
 from steelshift.adapt import fit, render_again
+from steelshift.candidates import Candidates
 from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.estimating import estimate_run
 from steelshift.inspection import inspector as artifact
@@ -232,6 +233,37 @@ def test_resumed_equals_uninterrupted(
     assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+def test_auto_trains_several_methods_and_keeps_one(lines: Path, tmp_path: Path) -> None:
+    knobs = {"methods": ["dann", "mcc"]}
+    report = fit(tiny_config(lines, tmp_path / "auto", method="auto", knobs=knobs, cache=tmp_path / "cache"))
+    tried = {each["method"]: each for each in report["auto"]}
+    assert list(tried) == ["source_only", "dann", "mcc"]
+    assert report["method"] == max(tried, key=lambda name: tried[name]["score"])
+    assert report["selected_step"] == tried[report["method"]]["step"]
+    alone = tiny_config(lines, tmp_path / "alone", method=report["method"], cache=tmp_path / "cache")
+    fit(alone)
+    assert weights(tmp_path / "alone") == weights(tmp_path / "auto")
+    assert "Several methods were trained" in (tmp_path / "auto" / "report.html").read_text(encoding="utf-8")
+    assert fit(tiny_config(lines, tmp_path / "auto", method="auto", knobs=knobs, cache=tmp_path / "cache"), resume=True)
+    for wrong in ("none", "oracle"):
+        with pytest.raises(UsageError, match=wrong):
+            fit(tiny_config(lines, tmp_path / "wrong", method="auto", knobs={"methods": [wrong]}))
+
+
+def candidates(*scores: float, source: float = 0.9, share: float = 0.3) -> Candidates:
+    of_all = {"source_validation": [source] * len(scores), "bnm": list(scores)}
+    return Candidates(list(range(len(scores))), of_all, [share] * len(scores), 0.3, [], [])
+
+
+def test_auto_takes_the_best_of_all_and_falls_back_on_source_only() -> None:
+    plain = candidates(0.5)
+    assert choosing.choose_across("bnm", [plain, candidates(0.4, 0.7), candidates(0.6)]) == (1, 1)
+    assert choosing.choose_across("bnm", [plain, candidates(0.4, 0.3)]) == (0, 0)
+    assert choosing.choose_across("bnm", [plain, candidates(0.7, share=1.0)]) == (0, 0)
+    assert choosing.choose_across("bnm", [plain, candidates(0.7, source=0.7)]) == (0, 0)
+    assert choosing.choose_across("last", [plain, candidates(0.1, 0.2, source=0.95)]) == (1, 1)
+
+
 def test_same_seed_same_bytes_other_seed_other_bytes(lines: Path, tmp_path: Path, finished: Path) -> None:
     fit(tiny_config(lines, tmp_path / "again", oracle=True))
     assert weights(tmp_path / "again") == weights(finished)
@@ -353,7 +385,7 @@ def test_a_rotten_checkpoint_falls_back_to_the_one_before(
     run = tmp_path / "run"
     config = tiny_config(lines, run, oracle=True)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(adapt, "look_at_candidates", lambda *_: 1 / 0)
+        patch.setattr(choosing, "look_at_candidates", lambda *_: 1 / 0)
         fit(config)
     newest = sorted((run / "checkpoints" / "iadsa").glob("*.safetensors"))[-1]
     content = bytearray(newest.read_bytes())

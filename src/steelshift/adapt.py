@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import yaml
 
-from steelshift.candidates import look_at_candidates, look_at_lines
+from steelshift.candidates import look_at_lines
+from steelshift.choosing import train_and_choose
 from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
@@ -28,7 +29,6 @@ from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.report.page import render
 from steelshift.selection.calibration import review_threshold, temperature
-from steelshift.stages import Training
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import describe, without_denormals
@@ -50,7 +50,6 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
         _tidy(run)
         return json.loads((run / "report.json").read_text(encoding="utf-8"))
 
-    # S1
     fast = choose_precision(config.device, config.precision)
     write_json(run / "env.json", describe(fast))
     lines = read_lines(config)
@@ -58,15 +57,12 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     labels = open_target_labels(config, lines) if config.method == "oracle" else None
     if config.method == "oracle" and (labels is None or not (labels[lines.target.side == TRAIN] >= 0).any()):
         raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
-    training = Training(config, fast, lines)
-    training.pretrain()
 
-    # S2 to S5
-    method = training.adapt(labels)
-
-    # S6
-    candidates = look_at_candidates(training, () if config.select == "last" else (config.select,))
-    chosen = candidates.choose(config.select)
+    # S1 to S6
+    judges = () if config.select == "last" else (config.select,)
+    choice = train_and_choose(config, fast, lines, labels, shared=run, judges=judges)
+    training, candidates, chosen = choice.training, choice.candidates, choice.index
+    config = training.config  # for auto, that of the method which was chosen
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
     _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL), config.review_rate)
     baseline = training.inspector(training.baseline_phase, config.steps)
@@ -74,10 +70,12 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     artifact.save(inspector, run / "inspector", card, _golden(lines))
     views = look_at_lines(training, inspector, baseline)
     write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
-    report, thumbnails = collect_evidence(config, lines, method, inspector, baseline)
+    report, thumbnails = collect_evidence(config, lines, choice.method, inspector, baseline)
     report["selection"] = config.select
     report["selected_step"] = candidates.steps[chosen]
     report["candidates"] = {"step": candidates.steps, **candidates.scores}
+    if choice.tried:
+        report["auto"] = choice.tried
 
     # Everything is chosen and written: now labels of the target line may be opened.
     labels = open_target_labels(config, lines)

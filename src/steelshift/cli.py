@@ -113,7 +113,7 @@ def fit(arguments: list[str]) -> None:
     config = Config(**{item.name: getattr(parsed, item.name) for item in dataclasses.fields(Config)})
     report = run_fit(config, resume=parsed.resume)
     if parsed.json:
-        keys = ("method", "selection", "selected_step", "seconds", "target", "domain", "verdict")
+        keys = ("method", "auto", "selection", "selected_step", "seconds", "target", "domain", "verdict")
         _print_json({key: report[key] for key in keys if key in report})
     else:
         print(_summary(report, config.out))
@@ -406,6 +406,9 @@ def _load(folder: Path, runtime: str | None, precision: str | None) -> Any:
 def _summary(report: dict[str, Any], run: Path) -> str:
     """The table of a finished run, for people."""
     lines = []
+    if "auto" in report:
+        tried = ", ".join("{method} {score:.3f}".format(**each) for each in report["auto"])
+        lines.append(say("auto_chose", method=report["method"], rule=report["selection"], tried=tried))
     if "target" in report:
         target = report["target"]
         for key in ("source_only", "selected", "last", "peeked", "oracle"):

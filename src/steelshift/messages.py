@@ -140,6 +140,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Neither torchvision nor timm has an encoder {name}. Try alexnet, resnet18 or another of their names.",
         "torchvision 和 timm 中都没有编码器 {name}。请试 alexnet、resnet18 或其他名称。",
     ),
+    "auto_chose": (
+        "auto chose {method} by {rule}, without target labels ({tried}).",
+        "自动选择：依据 {rule}，不用目标标注，选中 {method}（{tried}）。",
+    ),
     "method_needs_normalization": (
         "{method} adapts batch normalization layers, and this encoder has none. Use one such as resnet18.",
         "{method} 调整的是批归一化层，而这个编码器没有。请用 resnet18 之类的编码器。",

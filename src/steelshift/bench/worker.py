@@ -17,7 +17,6 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ import steelshift
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
-from steelshift.candidates import look_at_candidates, look_at_lines
+from steelshift.candidates import look_at_lines
+from steelshift.choosing import single_methods, train_and_choose
 from steelshift.data.splits import TEST
 from steelshift.errors import DataError, Interrupted, SteelshiftError
 from steelshift.estimating import write_views
@@ -100,18 +100,19 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, arrays: Path | No
     fast = choose_precision(config.device, config.precision)
     lines = read_lines(config)
     images = _hash_of_images(lines)
-    config = replace(config, out=work / f"{hash_of(config, pair)}-{images}")
     shared = work / f"shared-{hash_of(config, pair, CHOOSING)}-{images}"
+
+    def folder(single: Config) -> Path:
+        return work / f"{hash_of(single, pair)}-{images}"
+
     _forget_peak()
-    training = Training(config, fast, lines, shared)
-    training.pretrain()
-    fresh = config.method != "source_only" and not config.out.exists()
-    began = time.monotonic()
-    training.adapt(_labels(config, lines) if config.method == "oracle" else None)
-    trained = time.monotonic() - began
+    Training(config, fast, lines, shared).pretrain()
+    fresh = config.method != "source_only" and not any(folder(single).exists() for single in single_methods(config))
+    labels = _labels(config, lines) if config.method == "oracle" else None
     judges = VALIDATORS if suite.validators else () if config.select == "last" else (config.select,)
-    candidates = look_at_candidates(training, judges)
-    chosen = candidates.choose(config.select)
+    choice = train_and_choose(config, fast, lines, labels, shared=shared, judges=judges, folder=folder)
+    training, candidates, chosen = choice.training, choice.candidates, choice.index
+    config = training.config
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
     if arrays:
         views = look_at_lines(training, inspector, training.inspector(training.baseline_phase, config.steps))
@@ -141,7 +142,7 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, arrays: Path | No
         "threads": torch.get_num_threads(),
         "processor": processor(fast.device),
         "date": datetime.now(UTC).date().isoformat(),
-        "train_seconds": round(trained, 1) if fresh else None,
+        "train_seconds": round(choice.train_seconds, 1) if fresh else None,
         "peak_mb": _peak_mb(),
     }
 

@@ -668,6 +668,10 @@ def _candidates(report: Mapping[str, Any]) -> str:
         chart = line_chart(steps, curve, about=str(key), chosen=chosen, first_style=number, **frame)
         figures.append(_figure(chart, captions.get(key, "Computed without target labels."), title))
     rule = f"<p>The checkpoint was chosen by {_rule(selection)}. No target label took part.</p>" if selection else ""
+    tried = [(each["method"], _number(each["step"]), f"{each['score']:.3f}") for each in report.get("auto") or []]
+    if tried:
+        rule += "<p>Several methods were trained; these are the scores of the best checkpoint of each by that rule.</p>"
+        rule += _table(("Method", "Step", "Score"), tried, "numbers")
     return rule + _side_by_side(*figures) if figures else ""
 
 

@@ -40,7 +40,7 @@ class Config:
     classes: Path | None = None
     """YAML map from class name to the folder names that hold it; without it the folder names are the classes."""
     method: str = "iadsa"
-    """How to adapt: iadsa, dann, or another name that an unknown one is answered with."""
+    """How to adapt: iadsa, dann, mcc ... (all names: ask for a wrong one), or auto: several, the best by `select`."""
     encoder: str = "alexnet"
     """alexnet, or any model of torchvision or timm by name."""
     size: int = 112
@@ -152,10 +152,27 @@ def literature() -> dict[str, Any]:
     }
 
 
+AUTO = "auto"
+"""In place of a method: train several, and choose between them without target labels."""
+
+
+@dataclass(frozen=True)
+class AutoKnobs:
+    methods: tuple[str, ...] = ("dann", "mcc", "iadsa")
+    """Methods that are trained and compared, each with its default knobs; source only is always among them."""
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in METHODS or name == "oracle":
+                raise UsageError("unknown_method", name=name, known=", ".join(METHODS.keys() - {"oracle"}))
+
+
 def knobs_of(method: str) -> type:
     """The dataclass of a method's knobs. Raises UsageError for an unknown method."""
+    if method == AUTO:
+        return AutoKnobs
     if method not in METHODS:
-        raise UsageError("unknown_method", name=method, known=", ".join(METHODS))
+        raise UsageError("unknown_method", name=method, known=", ".join([*METHODS, AUTO]))
     return METHODS[method].Knobs
 
 
