@@ -321,6 +321,17 @@ def test_arrays_are_kept_where_the_suite_asks_and_give_the_truth_its_estimate(tm
     assert subprocess.run([*command, "--pairs", "q"], capture_output=True).returncode == 2
 
 
+def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
+    methods = {"none": {"method": "source_only"}, "two": {"method": "source_only", "few": 2}}
+    suite = written(tmp_path, seeds=[0], methods=methods, validators=False)
+    run_suite(suite, tmp_path / "out", resume=False, jobs=1)
+    none, two = rows(tmp_path / "out")
+    assert two["n"] == none["n"] and two["source_only"] == none["source_only"] and two["oracle"] == none["oracle"]
+    assert two["weights_sha"] != none["weights_sha"] and two["config_sha"] != none["config_sha"]
+    with pytest.raises(UsageError, match="few"):
+        load_suite(written(tmp_path, methods={"x": {"method": "dann", "few": -1}}))
+
+
 def test_judges_are_compared_with_the_truth_after_the_fact() -> None:
     truth = [0.5, 0.7, 0.9, 0.6]
     guard = {"largest_share": 0.4, "baseline_share": 0.4, "source_validation": 0.9}

@@ -21,7 +21,7 @@ from lines import tiny_config
 from steelshift import adapt, choosing
 from steelshift.adapt import fit, render_again
 from steelshift.candidates import Candidates
-from steelshift.errors import Interrupted, RunFailed, UsageError
+from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
 from steelshift.estimating import estimate_run
 from steelshift.inspection import inspector as artifact
 from steelshift.judging import evaluate, open_target_labels
@@ -248,6 +248,52 @@ def test_auto_trains_several_methods_and_keeps_one(lines: Path, tmp_path: Path) 
     for wrong in ("none", "oracle"):
         with pytest.raises(UsageError, match=wrong):
             fit(tiny_config(lines, tmp_path / "wrong", method="auto", knobs={"methods": [wrong]}))
+
+
+def labelled(lines: Path, path: Path, count: int = 2) -> dict[str, str]:
+    """A file that labels `count` target images a class by id; and those labels."""
+    known = {}
+    for folder in sorted((lines / "target").iterdir()):
+        for image in sorted(folder.iterdir())[:count]:
+            known[hashlib.sha256(image.read_bytes()).hexdigest()] = folder.name
+    path.write_text("id,label\n" + "".join(f"{name},{label}\n" for name, label in known.items()))
+    return known
+
+
+@pytest.mark.parametrize("method", ["source_only", "dann"])
+def test_a_few_target_labels_train_and_are_never_judged_by(lines: Path, tmp_path: Path, method: str) -> None:
+    known = labelled(lines, tmp_path / "few.csv")
+    options = {"method": method, "cache": tmp_path / "cache"}
+    without = fit(tiny_config(lines, tmp_path / "without", **options))
+    report = fit(tiny_config(lines, tmp_path / "with", **options, target_labels=tmp_path / "few.csv"))
+    before, after = (json.loads((tmp_path / run / "data.lock.json").read_text()) for run in ("without", "with"))
+    moved = set(before["target"]["test"]) & set(known)
+    assert moved and set(after["target"]["test"]) == set(before["target"]["test"]) - moved
+    assert after["target"]["labelled"] == known
+    assert report["target"]["n"] == without["target"]["n"] - len(moved)
+    assert report["lines"]["target"]["labelled"] == len(known) == 14
+    assert weights(tmp_path / "with") != weights(tmp_path / "without")
+    assert report["curves"]["L_task"] != without["curves"].get("L_task")
+    # The baseline saw none of them.
+    for run in ("with", "without"):
+        shutil.rmtree(tmp_path / run / "checkpoints" / "pretrain")
+    kept = [digests(tmp_path / run / "checkpoints" / "source_only") for run in ("with", "without")]
+    assert kept[0] == kept[1] != {}
+
+
+def test_labels_of_other_images_are_refused_or_named(lines: Path, tmp_path: Path, capfd) -> None:
+    path = tmp_path / "few.csv"
+    config = tiny_config(lines, tmp_path / "run", method="dann", target_labels=path, cache=tmp_path / "cache")
+    for content in ("id,label\n" + "0" * 64 + ",scratches\n", "id,label\n", "name\nx\n"):
+        path.write_text(content)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        with pytest.raises(DataError, match=r"few\.csv"):
+            fit(config)
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    labelled(lines, path)
+    path.write_text(path.read_text() + "0" * 64 + ",scratches\n")
+    fit(config)
+    assert "1 labels are of images that are not in the target line" in capfd.readouterr().err
 
 
 def candidates(*scores: float, source: float = 0.9, share: float = 0.3) -> Candidates:

@@ -6,7 +6,7 @@ import torch
 
 from builders import cached, picture
 from steelshift.data.augment import boxes, cut_out, grey_values
-from steelshift.data.stream import CLASS, SourceBatch, SourceStream, TargetBatch, TargetStream, resized
+from steelshift.data.stream import CLASS, JoinedStream, SourceBatch, SourceStream, TargetBatch, TargetStream, resized
 
 LABELS = np.array([0] * 14 + [1] * 5 + [2] * 1)
 
@@ -198,3 +198,13 @@ def test_a_hole_is_a_square_of_mean_grey_and_nothing_else_changes():
             hole.sum() == len(rows) * len(columns) == hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].sum()
         )
         assert torch.allclose(after[hole], before.mean())
+
+
+def test_joined_batches_hold_both_parts(cache):
+    one, other = source(cache, batch=6), source(cache, batch=2, seed=9)
+    joined = JoinedStream(one, other)
+    assert joined.epoch == one.epoch
+    for step in range(3):
+        batch = joined[step]
+        assert same(SourceBatch(batch.images[:6], {CLASS: batch.labels[CLASS][:6]}), one[step])
+        assert same(SourceBatch(batch.images[6:], {CLASS: batch.labels[CLASS][6:]}), other[step])

@@ -70,7 +70,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     artifact.save(inspector, run / "inspector", card, _golden(lines))
     views = look_at_lines(training, inspector, baseline)
     write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
-    report, thumbnails = collect_evidence(config, lines, choice.method, inspector, baseline)
+    report, thumbnails = collect_evidence(config, lines, training.method_phase.name, choice.method, inspector, baseline)
     report["selection"] = config.select
     report["selected_step"] = candidates.steps[chosen]
     report["candidates"] = {"step": candidates.steps, **candidates.scores}

@@ -30,9 +30,9 @@ SHOWN = 14
 
 
 def collect_evidence(
-    config: Config, lines: Lines, method: Method, inspector: Inspector, baseline: Inspector
+    config: Config, lines: Lines, phase: str, method: Method, inspector: Inspector, baseline: Inspector
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The report without its `target` block, `candidates` and `seconds`, and its thumbnails."""
+    """The report without its `target` block, `candidates` and `seconds`, and its thumbnails. phase: of the method."""
     source, target = lines.source.part(TEST), lines.target.part(TEST)
     prepared = {"source": _prepared(source, config.size), "target": _prepared(target, config.size)}
     probabilities = in_batches(inspector.probabilities, prepared["target"])
@@ -57,10 +57,10 @@ def collect_evidence(
         "classes": list(lines.classes.names),
         "lines": {
             "source": _counts(lines.source) | {"per_class": _per_class(lines)},
-            "target": _counts(lines.target),
+            "target": _counts(lines.target) | ({} if lines.few is None else {"labelled": len(lines.few)}),
             "duplicates_across": len(set(lines.source.cache.digests) & set(lines.target.cache.digests)),
         },
-        "curves": _curves(config),
+        "curves": _curves(config, phase),
         "source": {
             "n": len(source),
             "source_only": _source_scores(baseline, prepared["source"], truth, lines),
@@ -119,10 +119,10 @@ def _source_scores(inspector: Inspector, prepared: torch.Tensor, truth: np.ndarr
     return {key: found[key] for key in ("accuracy", "mean_class_accuracy")}
 
 
-def _curves(config: Config) -> dict[str, list]:
+def _curves(config: Config, phase: str) -> dict[str, list]:
     """What the method logged, by symbol; None where it said nothing at a step."""
     lines = (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if record["phase"] == config.method]
+    records = [record for record in map(json.loads, lines) if record["phase"] == phase]
     keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("phase", "step")]
     return {"step": [record["step"] for record in records]} | {
         key: [record.get(key) for record in records] for key in keys

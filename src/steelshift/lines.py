@@ -9,7 +9,15 @@ import numpy as np
 
 from steelshift.data.cache import PixelCache, cache_pixels
 from steelshift.data.splits import TEST, TRAIN, VAL, first, split
-from steelshift.data.table import Classes, find_classes, left_out, load_classes, read_images, read_labels
+from steelshift.data.table import (
+    Classes,
+    find_classes,
+    left_out,
+    load_classes,
+    read_images,
+    read_labels,
+    read_labels_by_id,
+)
 from steelshift.errors import DataError
 from steelshift.messages import say
 from steelshift.progress import note, showing
@@ -34,13 +42,16 @@ class Lines:
     source_labels: np.ndarray
     """Class index of every source row."""
     target: Line
+    few: PixelCache | None = None
+    """The target images that --target-labels names; none of them is in the target's test split."""
+    few_labels: np.ndarray | None = None
 
     def labels(self, which: int) -> np.ndarray:
         return self.source_labels[self.source.side == which]
 
 
 def read_lines(config: Config) -> Lines:
-    """S1: both lines read, cached, cut to equal numbers and split. No target label is read."""
+    """S1: both lines read, cached, cut to equal numbers and split. No target label is read but those given to train."""
     classes = load_classes(config.classes) if config.classes else find_classes(config.source)
     source = _cached("source", config, classes)
     labels = read_labels(config.source, classes, source.table)
@@ -52,6 +63,7 @@ def read_lines(config: Config) -> Lines:
         if not (labels == index).any():
             note(say("empty_class", name=name))
     target = _cached("target", config, classes if config.classes else None)
+    few, few_labels = _few(config.target_labels, classes, target) if config.target_labels else (None, None)
     if config.equal_numbers:
         count = min(len(source), len(target))
         kept = first(source.table, labels, count, seed=config.seed)
@@ -60,11 +72,25 @@ def read_lines(config: Config) -> Lines:
     ratios = {"train_ratio": config.train_ratio, "seed": config.seed}
     source_side = split(source.table, source.digests, labels, val_ratio=config.val_ratio, **ratios)
     target_side = split(target.table, target.digests, np.zeros(len(target), int), val_ratio=0.0, **ratios)
-    lines = Lines(classes, Line(source, source_side), labels, Line(target, target_side))
+    if few is not None:
+        known = np.isin(target.digests, few.digests)  # their duplicates are no test either
+        target_side[known & (target_side == TEST)] = TRAIN
+    lines = Lines(classes, Line(source, source_side), labels, Line(target, target_side), few, few_labels)
     for name, line, parts in (("source", lines.source, (TRAIN, VAL, TEST)), ("target", lines.target, (TRAIN, TEST))):
         if any(not (line.side == part).any() for part in parts):
             raise DataError("too_few_images", line=name, count=len(line.cache))
     return lines
+
+
+def _few(path: Path, classes: Classes, target: PixelCache) -> tuple[PixelCache, np.ndarray]:
+    """The images of the target line that a file labels, and their classes. Raises DataError where there is none."""
+    known, unknown = read_labels_by_id(path, classes)
+    rows = np.array([row for row, name in enumerate(target.table.ids) if name in known], dtype=np.int64)
+    if not len(rows):
+        raise DataError("few_no_match", path=path)
+    if len(rows) < len(known) + unknown:
+        note(say("few_left_out", count=len(known) + unknown - len(rows), path=path))
+    return target.take(rows), np.array([known[target.table.ids[row]] for row in rows])
 
 
 def _cached(which: str, config: Config, classes: Classes | None) -> PixelCache:
@@ -93,12 +119,17 @@ def lock(lines: Lines) -> dict[str, Any]:
             if side == which
         ]
 
+    labelled = {}
+    if lines.few is not None:
+        named = zip(lines.few.table.ids, lines.few_labels, strict=True)
+        labelled = {"labelled": {name: names[label] for name, label in named}}
     return {
         "classes": {folder: names[index] for folder, index in lines.classes.holders.items()},
         "source": {"train": rows(TRAIN), "val": rows(VAL), "test": rows(TEST)},
         "target": {
             "train": list(target.part(TRAIN).table.ids),
             "test": list(target.part(TEST).table.ids),
+            **labelled,
         },
     }
 

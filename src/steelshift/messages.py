@@ -140,6 +140,14 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Neither torchvision nor timm has an encoder {name}. Try alexnet, resnet18 or another of their names.",
         "torchvision 和 timm 中都没有编码器 {name}。请试 alexnet、resnet18 或其他名称。",
     ),
+    "few_no_match": (
+        "{path} gives no image of the target line a class of the source line. Take images from the target folders.",
+        "{path} 没有为目标产线的任何图像给出源产线已有的类别。请从目标文件夹中选取图像。",
+    ),
+    "few_left_out": (
+        "{path}: {count} labels are of images that are not in the target line, or of unknown classes; left out.",
+        "{path}：{count} 个标注对应的图像不在目标产线中，或类别未知；已忽略。",
+    ),
     "auto_chose": (
         "auto chose {method} by {rule}, without target labels ({tried}).",
         "自动选择：依据 {rule}，不用目标标注，选中 {method}（{tried}）。",

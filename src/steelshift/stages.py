@@ -10,7 +10,7 @@ import torch
 
 from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TRAIN
-from steelshift.data.stream import CLASS, SourceStream, TargetStream
+from steelshift.data.stream import CLASS, JoinedStream, SourceStream, TargetStream
 from steelshift.inspection.inspector import Inspector, Specification
 from steelshift.lines import Lines
 from steelshift.methods import METHODS, Method
@@ -23,6 +23,9 @@ from steelshift.training.config import Config
 from steelshift.training.loop import Phase, train
 from steelshift.training.precision import Fast
 
+FEW = 1 << 32
+"""Added to the seed for the few labelled target images, so that they are not cut out as the source images are."""
+
 
 class Training:
     """The phases of one run. Each trains on from its newest checkpoint, so calling again costs nothing."""
@@ -34,11 +37,7 @@ class Training:
         self.fast = fast
         self.lines = lines
         self.baseline_phase = self._phase("source_only", 1, config.steps, folder=self.shared)
-        self.method_phase = (
-            self.baseline_phase
-            if config.method == "source_only"
-            else self._phase(config.method, 2, config.steps, candidates=config.candidates)
-        )
+        self.method_phase = self._method_phase()
 
     def pretrain(self) -> None:
         """S1: cross-entropy on the source line; then the baseline, as many steps more of it as the method gets."""
@@ -50,7 +49,7 @@ class Training:
 
     def adapt(self, target_labels: np.ndarray | None = None) -> Method:
         """S2 to S5: the method, from the source-pretrained network. Only `oracle`, asked for by name, takes labels."""
-        if self.config.method == "source_only":
+        if self.method_phase is self.baseline_phase:
             return self.baseline
         phase = self.method_phase
         if target_labels is not None:
@@ -97,6 +96,21 @@ class Training:
         start.classifier.load_state_dict(self.pretrained.task_classifier.state_dict())
         begin_target(start.encoder)
         return start
+
+    def _method_phase(self) -> Phase:
+        config, lines = self.config, self.lines
+        if config.method == "source_only" and lines.few is None:
+            return self.baseline_phase
+        name = f"{config.method} with labels" if lines.few is not None else config.method
+        phase = self._phase(name, 2, config.steps, candidates=config.candidates)
+        if lines.few is None:
+            return phase
+        # As many images a step as without them.
+        count = min(max(1, round(config.few_share * config.batch)), config.batch - 1)
+        few = self._source(lines.few, lines.few_labels)
+        few = dataclasses.replace(few, batch=count, seed=config.seed + FEW)
+        source = dataclasses.replace(phase.source, batch=config.batch - count)
+        return dataclasses.replace(phase, source=JoinedStream(source, few))
 
     def _phase(self, name: str, number: int, steps: int, *, candidates: int = 1, folder: Path | None = None) -> Phase:
         return Phase(

@@ -11,6 +11,7 @@
     methods:
       dann: {method: dann}
       plain words: {method: iadsa, knobs: {embedding: none}, augmentation: strong}
+      five labels: {method: dann, few: 5}      # labelled target images a class, other ones for every seed
 
 Paths of pairs are relative to the file and may name environment variables.
 """
@@ -29,7 +30,7 @@ from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
 from steelshift.training.config import Config, from_mapping, read_mapping, resolve, to_mapping
 
-GIVEN = ("source", "target", "classes", "out", "seed", "cache")
+GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache")
 """Options of `fit` that the suite gives to each run itself."""
 _KINDS = {
     "synthetic": {"synthetic", "images", "flipped"},
@@ -78,13 +79,18 @@ class Suite:
     def config(self, method: str, seed: int, **given: Any) -> Config:
         """The resolved config of one run. Raises UsageError."""
         nowhere = {"source": (), "target": (), "out": Path()}
-        return resolve(from_mapping(Config, self.methods[method], seed=seed, **(nowhere | given)))
+        options = {key: value for key, value in self.methods[method].items() if key != "few"}
+        return resolve(from_mapping(Config, options, seed=seed, **(nowhere | given)))
+
+    def few(self, method: str) -> int:
+        """Labelled target images a class, drawn from the target's training split; 0 for none."""
+        return self.methods[method].get("few", 0)
 
     @cached_property
     def hashes(self) -> dict[tuple[str, int, str], str]:
         """`hash_of` every run, by pair, seed and method."""
         return {
-            (name, seed, method): hash_of(self.config(method, seed), pair)
+            (name, seed, method): hash_of(self.config(method, seed), pair, few=self.few(method))
             for name, pair in self.pairs.items()
             for seed in self.seeds
             for method in self.methods
@@ -143,15 +149,19 @@ def load_suite(path: Path) -> Suite:
         for key in GIVEN:
             if key in method:
                 raise UsageError("suite_gives", path=path, name=name, key=key)
+        if type(suite.few(name)) is not int or suite.few(name) < 0:
+            raise UsageError("option_range", key=f"{name}.few", value=suite.few(name), range="0 or more")
         for seed in suite.seeds:
             suite.config(name, seed)
     return suite
 
 
-def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = ()) -> str:
+def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: int = 0) -> str:
     """Of everything that a run depends on but the images: the same wherever they lie."""
-    values = {key: value for key, value in to_mapping(config).items() if key not in (*GIVEN, *leave_out)}
-    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed})
+    ignored = (*GIVEN, *leave_out) if few else (*GIVEN, *leave_out, "few_share")
+    values = {key: value for key, value in to_mapping(config).items() if key not in ignored}
+    labels = {"few": few} if few else {}
+    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **labels})
 
 
 def described(pair: Pair) -> dict[str, Any]:

@@ -7,7 +7,9 @@ their options; unfinished training lies in OUT/unfinished, in folders named by o
 continues what was begun differently.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,10 @@ from steelshift.bench.running import missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
 from steelshift.candidates import look_at_lines
 from steelshift.choosing import single_methods, train_and_choose
-from steelshift.data.splits import TEST
+from steelshift.data.splits import TEST, TRAIN
 from steelshift.errors import DataError, Interrupted, SteelshiftError
 from steelshift.estimating import write_views
-from steelshift.files import locked, write_json
+from steelshift.files import locked, write_json, write_text
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.memory import keep_memory
@@ -82,7 +85,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
         arrays = out / "arrays" / pair_name / str(seed) / f"{method}.npz" if suite.arrays else None
         try:
-            row |= _row(config, pair, work, suite, arrays)
+            row |= _row(config, pair, work, suite, suite.few(method), arrays)
         except Interrupted:
             raise
         except Exception as error:
@@ -95,15 +98,18 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     return right
 
 
-def _row(config: Config, pair: Pair, work: Path, suite: Suite, arrays: Path | None) -> dict[str, Any]:
-    """Train, choose, judge. arrays: file for what an estimate is made of."""
+def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays: Path | None) -> dict[str, Any]:
+    """Train, choose, judge. few: labelled target images a class. arrays: file for what an estimate is made of."""
     fast = choose_precision(config.device, config.precision)
     lines = read_lines(config)
     images = _hash_of_images(lines)
+    if few:
+        config = replace(config, target_labels=_label(few, config, lines, work))
+        lines = read_lines(config)
     shared = work / f"shared-{hash_of(config, pair, CHOOSING)}-{images}"
 
     def folder(single: Config) -> Path:
-        return work / f"{hash_of(single, pair)}-{images}"
+        return work / f"{hash_of(single, pair, few=few)}-{images}"
 
     _forget_peak()
     Training(config, fast, lines, shared).pretrain()
@@ -145,6 +151,21 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, arrays: Path | No
         "train_seconds": round(choice.train_seconds, 1) if fresh else None,
         "peak_mb": _peak_mb(),
     }
+
+
+def _label(few: int, config: Config, lines: Lines, work: Path) -> Path:
+    """What a person in the mill would do: label some images a class, of those that train and never of the test."""
+    labels, ids = _labels(config, lines), lines.target.cache.table.ids
+    rng = np.random.default_rng([config.seed, few])
+    path = work / f"labels-{few}.csv"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label"])
+    for index, name in enumerate(lines.classes.names):
+        rows = np.flatnonzero((lines.target.side == TRAIN) & (labels == index))
+        writer.writerows([ids[row], name] for row in rng.choice(rows, min(few, len(rows)), replace=False))
+    write_text(path, text.getvalue())
+    return path
 
 
 def _labels(config: Config, lines: Lines) -> np.ndarray:

@@ -96,6 +96,23 @@ class SourceStream(_Images):
         return np.concatenate(rows)
 
 
+@dataclass(frozen=True)
+class JoinedStream:
+    """Labelled batches of which a part is of the source line, the rest of a few labelled target images."""
+
+    source: SourceStream
+    few: SourceStream
+
+    @property
+    def epoch(self) -> int:
+        return self.source.epoch
+
+    def __getitem__(self, step: int) -> SourceBatch:
+        one, other = self.source[step], self.few[step]
+        labels = {task: torch.cat([one.labels[task], other.labels[task]]) for task in one.labels}
+        return SourceBatch(torch.cat([one.images, other.images]), labels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetStream(_Images):
     def __getitem__(self, step: int) -> TargetBatch:

@@ -711,6 +711,7 @@ def _data(report: Mapping[str, Any], classes: list[str]) -> str:
         ("train", "for training"),
         ("val", "for validation"),
         ("test", "for testing"),
+        ("labelled", "labelled to train"),
         ("unreadable", "Unreadable, left out"),
         ("duplicates", "Duplicates, left out"),
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from steelshift.data.stream import SourceBatch, SourceStream, TargetBatch, TargetStream
+from steelshift.data.stream import JoinedStream, SourceBatch, SourceStream, TargetBatch, TargetStream
 from steelshift.errors import Interrupted, RunFailed
 from steelshift.files import append_text, write_bytes, write_text
 from steelshift.methods import Method
@@ -37,7 +37,7 @@ class Phase:
     name: str
     number: int
     """Distinguishes the random numbers of phases."""
-    source: SourceStream
+    source: SourceStream | JoinedStream
     target: TargetStream
     steps: int
     folder: Path
