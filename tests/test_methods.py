@@ -14,7 +14,7 @@ from builders import CLASSES, SIDE, batches, tiny_encoder
 from steelshift.data.stream import CLASS, TargetBatch
 from steelshift.errors import UsageError
 from steelshift.losses.domain import adaptation_loss, separation_loss
-from steelshift.methods import METHODS, cdan, dann, dsn, fixmatch, iadsa, mdd, shot
+from steelshift.methods import METHODS, bridge, cdan, dann, dsn, fixmatch, iadsa, mdd, shot
 from steelshift.methods.method import Start
 from steelshift.nn.encoders import Encoder, build_encoder
 from steelshift.nn.heads import task_classifier
@@ -351,6 +351,7 @@ def encoder_gradient(method, progress):
         ("adsa", iadsa, lambda w: {"fixed_weights": (w, 0.05), "ramp": True}, 0.25, 0.8483),
         ("cdan", cdan, lambda weight: {"weight": weight}, 0.25, 0.8483),
         ("mdd", mdd, lambda weight: {"weight": weight}, 0.25, 0.8483),
+        ("bridge", bridge, lambda weight: {"weight": weight, "self_weight": 0.0}, 0.25, 0.8483),
         ("dsn", dsn, lambda weight: {"gamma": weight}, 0.25, 0.8483),
     ],
 )
@@ -602,6 +603,28 @@ def test_adda_leaves_the_source_encoder_and_the_classifier_as_they_were():
     assert not equal(source, weights(method.shared_encoder))
 
 
+def test_bridge_without_its_own_parts_is_dann():
+    alone = {"confusion_weight": 0.0, "self_weight": 0.0, "averaging_decay": 0.0}
+    one, other = build("dann"), build("bridge", alone)
+    train(one, 3)
+    train(other, 3)
+    assert equal(weights(one.shared_encoder), weights(other.shared_encoder))
+    assert equal(weights(other.deployed()[0]), weights(other.shared_encoder))
+
+
+def test_bridge_asks_less_of_classes_that_its_average_finds_seldom():
+    method = build("bridge")
+    train(method, 5)
+    target = batches(9)[1]
+    answers = method.averaged_classifier.eval()(method.averaged_encoder.eval()(target.images)).softmax(1)
+    largest = 0.9 * method.mean_largest + 0.1 * answers.max(1).values.mean()
+    mean = 0.9 * method.mean_answer + 0.1 * answers.mean(0)
+    least = [float(largest * mean[k] / mean.max()) for k in range(CLASSES)]
+    wanted = [float(row.max()) >= least[int(row.argmax())] for row in answers]
+    assert method._self_training(target.images)[1].item() == pytest.approx(sum(wanted) / len(wanted))
+    assert min(least) < max(least) == pytest.approx(float(largest))
+
+
 def test_fixmatch_takes_only_what_it_is_sure_of():
     logs = [train(build("fixmatch", {"threshold": level}), 1)[0] for level in (0.0, 1.0)]
     assert logs[0]["taken"] == 1 and logs[0]["L_pseudo"] > 0
@@ -623,7 +646,8 @@ def test_methods_run_with_every_normalization(name, kind):
 
 @pytest.mark.parametrize("name", ADAPTING)
 def test_layers_of_a_line_see_that_line_alone(name, monkeypatch):
-    monkeypatch.setattr(fixmatch, "grey_values", lambda images, *others: images)  # which may invert
+    for module in (fixmatch, bridge):  # whose strong views may be inverted
+        monkeypatch.setattr(module, "strong_view", lambda images, rng: images)
     encoder = tiny_encoder(normalized=True)
     arrange(encoder, "domain-specific", "tiny")
     method = variant(name, encoder=encoder, normalization="domain-specific")
@@ -760,7 +784,9 @@ WRONG = [
     ("cdan", {"dropout": 1.0}), ("adda", {"hidden": 0}),
     ("mcd", {"encoder_steps": 0}), ("mdd", {"gamma": 0.5}), ("mdd", {"dropout": 1.0}), ("mcc", {"temperature": 0.0}),
     ("dsn", {"alpha": -1.0}), ("dsn", {"beta": -1.0}), ("dsn", {"gamma": -1.0}), ("dsn", {"dropout": 1.0}),
-    ("shot", {"beta": -1.0}), ("fixmatch", {"threshold": 1.5}), ("sdat", {"rho": 0.0}), ("sdat", {"weight": -1.0}),
+    *[("bridge", {key: -1.0}) for key in ("weight", "confusion_weight", "temperature", "self_weight", "dropout")],
+    ("bridge", {"averaging_decay": 1.0}), ("shot", {"beta": -1.0}),
+    ("fixmatch", {"threshold": 1.5}), ("sdat", {"rho": 0.0}), ("sdat", {"weight": -1.0}),
     ("dann", {"dropout": 1.5}), ("dann", {"dropout": -0.1}), ("dann", {"weight": -1.0}), ("dann", {"hidden": 0}),
 ]  # fmt: skip
 

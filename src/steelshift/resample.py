@@ -29,16 +29,17 @@ def whole(images: Tensor) -> Tensor:
 def resample(grey: Tensor, boxes: Tensor, size: int, *, bf16: bool = False) -> Tensor:
     """Cut a box out of every image and bring it to size x size.
 
-    grey: float (B, H, W) in [0, 255]. boxes: float (B, 4), top, left, bottom, right in pixels; bottom < top flips,
-    and what reaches outside repeats the edge. bf16: multiply in that format, three times as fast and within one grey
-    level; for training. Returns float (B, 1, size, size) in [0, 255].
+    grey: float or uint8 (B, H, W) in [0, 255]. boxes: float (B, 4), top, left, bottom, right in pixels; bottom < top
+    flips, and what reaches outside repeats the edge. bf16: multiply in that format, three times as fast and within one
+    grey level; for training. Returns float (B, 1, size, size) in [0, 255].
     """
     rows = _weights(boxes[:, 0], boxes[:, 2], grey.shape[1], size)
     columns = _weights(boxes[:, 1], boxes[:, 3], grey.shape[2], size).transpose(1, 2)
     if bf16:  # small numbers are finer in it: grey levels are counted from the middle
-        small = rows.bfloat16() @ (grey - 128.0).bfloat16() @ columns.bfloat16()
+        centred = (grey.float().sub_(128.0) if grey.dtype == torch.uint8 else grey - 128.0).bfloat16()
+        small = rows.bfloat16() @ centred @ columns.bfloat16()
         return small.float().add_(128.0).unsqueeze(1)
-    return (rows @ grey @ columns).unsqueeze(1)
+    return (rows @ grey.float() @ columns).unsqueeze(1)
 
 
 def _weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:

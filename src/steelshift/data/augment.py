@@ -68,7 +68,8 @@ def grey_values(images: Tensor, kind: Augmentation, rng: np.random.Generator) ->
         images = torch.where(flip, 255 - images, images)
     mean = images.mean(dim=(2, 3), keepdim=True)
     contrast = draw(1 - strength.contrast, 1 + strength.contrast)
-    images = (images - mean) * contrast + mean + draw(-strength.brightness, strength.brightness)
+    # (images - mean) * contrast + mean + brightness, in two passes over the pixels
+    images = (images * contrast).add_(mean * (1 - contrast) + draw(-strength.brightness, strength.brightness))
     if strength.gradient:
         angle = draw(0, 2 * np.pi)
         ramp = torch.linspace(-0.5, 0.5, size, device=images.device)
@@ -77,7 +78,7 @@ def grey_values(images: Tensor, kind: Augmentation, rng: np.random.Generator) ->
     if strength.noise:
         noise = torch.from_numpy(rng.standard_normal((batch, 1, size, size), dtype=np.float32)).to(images.device)
         images = images + draw(0, strength.noise) * noise
-    return images.clamp(0, 255)
+    return images.clamp_(0, 255)
 
 
 def cut_out(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -89,3 +90,8 @@ def cut_out(images: Tensor, rng: np.random.Generator) -> Tensor:
     within = (at >= start) & (at < start + side)
     hole = torch.from_numpy(within[0][:, :, None] & within[1][:, None, :]).unsqueeze(1).to(images.device)
     return torch.where(hole, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def strong_view(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """The same images under other light, polarity, noise and a hole, all at random: (B, 1, S, S) in [0, 255]."""
+    return cut_out(grey_values(images, "strong", rng), rng)

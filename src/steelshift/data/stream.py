@@ -133,8 +133,12 @@ def resized(
     images = torch.empty(len(rows), 1, size, size)
     shapes = np.array([cache.shapes[row] for row in rows])
     for at, shape in alike(shapes):
-        grey = to_grey(torch.from_numpy(np.stack([cache[rows[i]] for i in at])))
+        pixels = torch.from_numpy(np.stack([cache[rows[i]] for i in at]))
+        grey = pixels[..., 0] if shape[2] == 1 else to_grey(pixels)
         height, width = map(float, shape[:2])
         box = np.array([[0, 0, height, width]], np.float32).repeat(len(at), 0) if cut is None else cut[at]
-        images[torch.from_numpy(at)] = resample(grey, torch.from_numpy(box), size, bf16=bf16)
+        part = resample(grey, torch.from_numpy(box), size, bf16=bf16)
+        if len(at) == len(rows):
+            return part
+        images[torch.from_numpy(at)] = part
     return images

@@ -3,6 +3,7 @@
 from steelshift.methods.adabn import AdaBN
 from steelshift.methods.adda import ADDA
 from steelshift.methods.adsa import ADSA
+from steelshift.methods.bridge import Bridge
 from steelshift.methods.cdan import CDAN
 from steelshift.methods.coral import CORAL
 from steelshift.methods.dan import DAN
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "adsa": ADSA,
     "iadsa": IADSA,
     "fixmatch": FixMatch,
+    "bridge": Bridge,
     "shot": SHOT,
     "adabn": AdaBN,
     "tent": TENT,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from steelshift.data.augment import cut_out, grey_values
+from steelshift.data.augment import strong_view
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.normalization import encode_both, use_line
@@ -38,7 +38,7 @@ class FixMatch(Method):
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        strong = cut_out(grey_values(target.images, "strong", rng), rng)
+        strong = strong_view(target.images, rng)
         use_line(self.shared_encoder, "target")
         with torch.no_grad():
             sure, called = self.task_classifier(self.shared_encoder(target.images)).float().softmax(1).max(1)

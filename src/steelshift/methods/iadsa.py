@@ -43,6 +43,7 @@ from steelshift.losses.embedded import Invalid, Negative, Positive, embed, mine,
 from steelshift.losses.weights import daan_weight, hdml_weight, ratio_weight
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.methods.running import Mean, PairWeights, RunningMean
+from steelshift.nn.averaging import averaged, follow
 from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import decoder, discriminator, thumbnails
 from steelshift.nn.normalization import encode_both, use_line
@@ -189,8 +190,8 @@ class IADSA(Method):
         if knobs.separation_aux == "difference+recon":
             self.decoder = decoder(2 * width)
         if knobs.averaging == "ema":
-            self.averaged_encoder = copy.deepcopy(start.encoder).requires_grad_(False)
-            self.averaged_classifier = copy.deepcopy(start.classifier).requires_grad_(False)
+            self.averaged_encoder = averaged(start.encoder)
+            self.averaged_classifier = averaged(start.classifier)
 
     # The schedules: which loss moves what, and when.
 
@@ -199,7 +200,8 @@ class IADSA(Method):
         schedule = {"joint": self._joint, "claim9_sequential": self._claim9, "adsa": self._adsa}[self.knobs.schedule]
         yield from schedule(source, target, strength)
         if self.knobs.averaging == "ema":
-            self._average()
+            follow(self.averaged_encoder, self.shared_encoder, self.knobs.averaging_decay)
+            follow(self.averaged_classifier, self.task_classifier, self.knobs.averaging_decay)
 
     def _joint(self, source: SourceBatch, target: TargetBatch, strength: float) -> Iterator[Update]:
         """One backward pass. With plain SGD from a common point this is the table of claim 9."""
@@ -413,20 +415,6 @@ class IADSA(Method):
         both = torch.cat([torch.cat([z.cs, z.ps], 1), torch.cat([z.ct, z.pt], 1)])
         images = thumbnails(torch.cat([source.images, target.images]))
         return loss + self.knobs.reconstruction_weight * scale_invariant_error(self.decoder(both), images), ("decoder",)
-
-    # Weight averaging.
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        for average, current in (
-            (self.averaged_encoder, self.shared_encoder),
-            (self.averaged_classifier, self.task_classifier),
-        ):
-            for mean, value in zip(average.state_dict().values(), current.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - self.knobs.averaging_decay)
-                else:
-                    mean.copy_(value)
 
     def deployed(self) -> tuple[Encoder, nn.Linear]:
         if self.knobs.averaging == "ema":

@@ -53,7 +53,7 @@ class Config:
     """Steps of adaptation (S3 to S5)."""
     pretrain_steps: int = 300
     """Steps of training on the source line before (S1)."""
-    save_every: int = 100
+    save_every: int = 200
     """Steps between checkpoints."""
     seed: int = 0
     """Everything random follows from it."""
