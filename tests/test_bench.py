@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from PIL import Image
 
 from builders import write_line
+from steelshift.bench import running
 from steelshift.bench.judges import compare_validators, rank_correlation, read_checkpoints, render_validators
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import COLUMNS, run_suite
@@ -319,6 +321,25 @@ def test_arrays_are_kept_where_the_suite_asks_and_give_the_truth_its_estimate(tm
     assert [row["method"] for row in found] == ["source_only", "两"]
     assert all(0 <= float(row["bound"]) <= 1 and 0 <= float(row["estimate"]) <= 1 for row in found)
     assert subprocess.run([*command, "--pairs", "q"], capture_output=True).returncode == 2
+
+
+def test_rows_of_an_earlier_table_are_taken_over(finished: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    shutil.copy(finished / "results.csv", known)
+    shutil.copy(finished / "validators.csv", tmp_path / "known-validators.csv")
+    run_suite(written(tmp_path), tmp_path / "out", resume=False, jobs=2, known=known)
+    for name in ("results.csv", "validators.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished / name).read_bytes()
+    assert not (tmp_path / "out" / "data").exists()  # nothing was made
+    changed = {"source_only": {"method": "source_only", "steps": 5}, "dann": {"method": "dann"}}
+    suite = load_suite(written(tmp_path, methods=changed))
+    running._take_over(suite, tmp_path / "other", known)
+    pair = next(iter(suite.pairs))
+    assert running.missing(suite, tmp_path / "other", pair, 0) == ["source_only"]
+    (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
+    for wrong in ("wrong.csv", "absent.csv"):
+        with pytest.raises(UsageError, match="csv"):
+            running._take_over(suite, tmp_path / "other", tmp_path / wrong)
 
 
 def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:

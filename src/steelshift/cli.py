@@ -303,7 +303,12 @@ def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0, js
 
 
 def bench(
-    suite: Positional[Path], out: Path = Path("bench"), resume: bool = False, jobs: int = 1, json: bool = False
+    suite: Positional[Path],
+    out: Path = Path("bench"),
+    resume: bool = False,
+    jobs: int = 1,
+    known: Path | None = None,
+    json: bool = False,
 ) -> None:
     """Run many methods on many pairs of lines over many seeds, side by side, into one table.
 
@@ -312,12 +317,13 @@ def bench(
         out: Folder of the table, results.csv, and of what is needed to continue; paths in the suite are not changed.
         resume: Continue an interrupted suite, or add what the file has gained.
         jobs: Processes at once; the processor's cores are shared out among them.
+        known: Earlier results.csv, of another folder or machine; its rows of the same options are not made again.
         json: Print one JSON object.
     """
     from steelshift.bench.running import run_suite
     from steelshift.bench.table import render_table
 
-    table = run_suite(suite, out, resume=resume, jobs=jobs)
+    table = run_suite(suite, out, resume=resume, jobs=jobs, known=known)
     if json:
         _print_json({"results": str(table)})
     else:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ choice against a collapse. Judges that were not asked are empty."""
 LOOK_EVERY = 2.0
 
 
-def run_suite(path: Path, out: Path, *, resume: bool, jobs: int) -> Path:
+def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | None = None) -> Path:
     """Run what is missing of a suite into `out`; returns the table, out/results.csv.
 
-    A row whose options changed since it was made is made anew. Raises UsageError, DataError, Interrupted, and
-    RunFailed where a process failed, after all others have ended.
+    A row whose options changed since it was made is made anew. known: an earlier table, whose rows of the same options
+    are taken over. Raises UsageError, DataError, Interrupted, and RunFailed where a process failed, after all others
+    have ended.
     """
     suite = load_suite(path)
     if jobs < 1:
@@ -49,8 +51,11 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int) -> Path:
         if not mine:
             raise UsageError("bench_busy", path=out)
         write_text(out / "suite.yaml", yaml.safe_dump(suite.values(), sort_keys=False, allow_unicode=True))
+        if known:
+            _take_over(suite, out, known)
         for name, pair in suite.pairs.items():
-            prepare(name, pair, out / "data")
+            if any(missing(suite, out, name, seed) for seed in suite.seeds):
+                prepare(name, pair, out / "data")
         units = [(pair, seed) for pair in suite.pairs for seed in suite.seeds if missing(suite, out, pair, seed)]
         failed = _run_units(suite, out, units, jobs, stop)
         done = _collect(suite, out)
@@ -126,6 +131,36 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
     except (OSError, ValueError):
         return None
     return row if row["config_sha"] == suite.hashes[pair, seed, method] else None
+
+
+def _take_over(suite: Suite, out: Path, known: Path) -> None:
+    """Rows of an earlier table, with its checkpoints where NAME-validators.csv lies beside NAME.csv."""
+    scored: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    beside = known.with_name(f"{known.stem}-validators.csv")
+    for part in _read_table(beside) if beside.exists() else []:
+        scored[part["pair"], part["method"], part["seed"]].append(part)
+    for row in _read_table(known):
+        pair, method, seed = row["pair"], row["method"], int(row["seed"])
+        fitting = suite.hashes.get((pair, seed, method)) == row["config_sha"]
+        if not fitting or read_row(suite, out, pair, seed, method):
+            continue
+        parts = scored[pair, method, row["seed"]]
+        if parts:
+            asked = [key for key in VALIDATOR_COLUMNS if key in (*VALIDATORS, "largest_share") and parts[0][key]]
+            row |= {"validators": {key: [float(part[key]) for part in parts] for key in asked}}
+            row |= {"baseline_share": float(parts[0]["baseline_share"])}
+        write_json(row_path(out, pair, seed, method), row | {"seed": seed})
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError("no_results", path=path) from error
+    if rows and not {"pair", "method", "seed"} <= set(rows[0]):
+        raise UsageError("no_results", path=path)
+    return rows
 
 
 def _begin(out: Path, pair: str, seed: int, threads: int) -> subprocess.Popen:
