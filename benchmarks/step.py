@@ -190,8 +190,8 @@ def parts_of(step: Callable[[], None]) -> dict[str, float]:
     return spent
 
 
-def whole_step(method: str, name: str, size: int, batch: int, steps: int = 100) -> float:
-    """Seconds a step of the whole loop: drawing batches, logging, two checkpoints, a candidate."""
+def whole_step(method: str, name: str, size: int, batch: int, steps: int = 200) -> float:
+    """Seconds a step of the whole loop: drawing batches, logging, a candidate, a checkpoint before and after."""
     _, trained = our_step(method, name, size, batch)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

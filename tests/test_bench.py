@@ -333,13 +333,15 @@ def test_rows_of_an_earlier_table_are_taken_over(finished: Path, tmp_path: Path)
     assert not (tmp_path / "out" / "data").exists()  # nothing was made
     changed = {"source_only": {"method": "source_only", "steps": 5}, "dann": {"method": "dann"}}
     suite = load_suite(written(tmp_path, methods=changed))
-    running._take_over(suite, tmp_path / "other", known)
+    running._take_over(suite, tmp_path / "other", known, 1)
     pair = next(iter(suite.pairs))
     assert running.missing(suite, tmp_path / "other", pair, 0) == ["source_only"]
     (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
     for wrong in ("wrong.csv", "absent.csv"):
         with pytest.raises(UsageError, match="csv"):
-            running._take_over(suite, tmp_path / "other", tmp_path / wrong)
+            running._take_over(suite, tmp_path / "other", tmp_path / wrong, 1)
+    running._take_over(suite, tmp_path / "third", known, 7)
+    assert running.missing(suite, tmp_path / "third", pair, 0) == ["source_only", "dann"]
 
 
 def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from steelshift.losses.auxiliary import difference_loss
 from steelshift.losses.domain import adaptation_loss, weighted_adaptation_loss
 from steelshift.losses.moments import SCALES, covariance_distance, kernel_distance, kernels
 from steelshift.losses.unlabelled import (
@@ -114,11 +115,38 @@ def test_covariance_distance_is_that_of_numpy(drawn):
 
 
 def test_sums_are_exact_under_autocast(drawn):
-    source, target = drawn[0].float(), drawn[1].float()
-    plain = covariance_distance(source, target), kernel_distance(kernels(torch.cat([source, target])), 12)
+    source, target, one, _ = (each.float() for each in drawn)
+
+    def values():
+        return [
+            float(covariance_distance(source=source, target=target)),
+            float(kernel_distance(kernels(torch.cat([source, target])), 12)),
+            float(class_confusion(one, 2.5)),
+            float(difference_loss(source, target)),
+        ]
+
+    plain = values()
     with torch.autocast("cpu", torch.bfloat16):
-        cast = covariance_distance(source, target), kernel_distance(kernels(torch.cat([source, target])), 12)
-    assert [float(value) for value in plain] == [float(value) for value in cast]
+        assert values() == plain
+
+
+def test_weights_and_bandwidths_have_no_gradient(drawn):
+    """Against gradients with the weight, and the bandwidth, held fixed by hand."""
+    logits = drawn[2].clone().requires_grad_()
+    class_confusion(logits, 2.5).backward()
+    held = drawn[2].clone().requires_grad_()
+    weights = 1 + torch.exp(-entropy(drawn[2] / 2.5))
+    soft = (held.float() / 2.5).softmax(1)
+    together = (soft * (weights / weights.mean())[:, None]).T @ soft
+    together = together / together.sum(1, keepdim=True)
+    ((together.sum() - together.trace()) / 4).backward()
+    assert torch.allclose(logits.grad, held.grad, atol=1e-6) and held.grad.norm() > 1e-3
+    both = torch.cat(drawn[:2]).clone().requires_grad_()
+    kernel_distance(kernels(both), 12).backward()
+    fixed = torch.cat(drawn[:2]).clone().requires_grad_()
+    width = torch.cdist(fixed, fixed).detach().square().sum().item() / (24 * 23)
+    kernel_distance(kernels(fixed, bandwidth=width), 12).backward()
+    assert torch.allclose(both.grad, fixed.grad, atol=1e-6) and fixed.grad.norm() > 1e-3
 
 
 def test_class_confusion_is_its_definition(drawn):

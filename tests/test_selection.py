@@ -110,11 +110,20 @@ def test_the_rule_chooses(rule, source, information, chosen):
         ("snd", [0.9, 0.9], [9.0, 1.0], [0.99, 0.5], 0.5, 1),
         ("snd", [0.9, 0.9], [9.0, 1.0], [0.99, 0.5], 0.99, 0),
         ("snd", [0.9, 0.9], [1.0, 9.0], [1.0, 1.0], 0.5, 1),
-        ("snd", [0.9, 0.2, 0.9], [1.0, 9.0, 2.0], [1.0, 0.5, 1.0], 0.5, 2),
+        ("snd", [0.9, 0.2, 0.9], [1.0, 9.0, 2.0], [1.0, 0.5, 1.0], 0.5, 1),
+        ("snd", [0.95, 0.8, 0.6], [3.0, 1.0, 2.0], [0.99, 0.3, 0.3], 0.3, 1),
         ("source_validation", [0.95, 0.9], [9.0, 1.0], [0.99, 0.5], 0.5, 1),
         ("last", [0.9, 0.9], [9.0, 1.0], [0.5, 1.0], 0.5, 1),
     ],
-    ids=["collapsed", "baseline too", "all collapsed", "floor before collapse", "on source", "last looks at nothing"],
+    ids=[
+        "collapsed",
+        "baseline too",
+        "all collapsed",
+        "collapse before floor",
+        "floor among the rest",
+        "on source",
+        "last looks at nothing",
+    ],
 )
 def test_a_collapse_is_not_chosen(rule, source, score, largest, baseline, chosen):
     assert choose(rule, {"source_validation": source, "snd": score}, largest, baseline) == chosen

@@ -47,12 +47,14 @@ def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Cand
     rng = np.random.default_rng([config.seed, 1 << 21])
     truth = lines.labels(VAL)
     prepared = prepared_rows(lines.source.part(VAL), config.size)
-    prepared_target = prepared_rows(lines.target.part(TRAIN), config.size, MOST_VALIDATED)
+    prepared_target = prepared_rows(lines.unlabelled(), config.size, MOST_VALIDATED)
     prepared_test = prepared_rows(lines.target.part(TEST), config.size)
     source_training = None
     if NEEDS_SOURCE_TRAINING & set(judges):
         source_training = prepared_rows(lines.source.part(TRAIN), config.size, MOST_VALIDATED)
-    partner = rng.permutation(len(prepared_target))
+    turn = rng.permutation(len(prepared_target))
+    partner = np.empty_like(turn)
+    partner[turn] = np.roll(turn, 1)  # never the image itself, but where it is the only one
     mixtures = None
     if NEEDS_MIXTURES & set(judges):
         mixtures = MIXING * prepared_target + (1 - MIXING) * prepared_target[torch.from_numpy(partner)]
@@ -96,7 +98,7 @@ def look_at_lines(training: Training, inspector: Inspector, baseline: Inspector)
         "source": torch.cat(
             [prepared_rows(lines.source.part(VAL), size), prepared_rows(lines.source.part(TEST), size)]
         ),
-        "target_training": prepared_rows(lines.target.part(TRAIN), size, MOST_VALIDATED),
+        "target_training": prepared_rows(lines.unlabelled(), size, MOST_VALIDATED),
         "target": prepared_rows(lines.target.part(TEST), size),
     }
     truth = np.concatenate([lines.labels(VAL), lines.labels(TEST)])

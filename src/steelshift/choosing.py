@@ -46,8 +46,12 @@ def train_and_choose(
     labels: of the target, for `oracle` alone. shared: folder of what all methods share. folder: of each method's own.
     """
     found, seconds = [], 0.0
-    for single in single_methods(config):
-        training = Training(replace(single, out=folder(single)), fast, lines, shared)
+    trainings = [
+        Training(replace(single, out=folder(single)), fast, lines, shared) for single in single_methods(config)
+    ]
+    for training in trainings:
+        training.check()
+    for training in trainings:
         training.pretrain()
         began = time.monotonic()
         method = training.adapt(labels)
@@ -72,8 +76,8 @@ def single_methods(config: Config) -> list[Config]:
 def choose_across(rule: str, candidates: list[Candidates]) -> tuple[int, int]:
     """Which method, and which of its candidates: the rule's choice among all of them.
 
-    `last` compares the last candidates by source validation. Where no checkpoint of a method keeps the floor of the
-    source or every one has collapsed, the guards of `validators.choose` leave source only, which comes first.
+    `last` compares the last candidates by source validation and guards against nothing. For every other rule the guards
+    of `validators.choose` hold: source only, which comes first, remains where all others have collapsed.
     """
     if rule == "last":
         on_source = [each.scores["source_validation"][-1] for each in candidates]

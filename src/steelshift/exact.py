@@ -11,7 +11,9 @@ def exact(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def outside(*arguments: object, **options: object) -> object:
-        with torch.autocast(next(kind for kind in map(_device, arguments) if kind), enabled=False):
+        with torch.autocast(
+            next(kind for kind in map(_device, (*arguments, *options.values())) if kind), enabled=False
+        ):
             return function(*arguments, **options)
 
     return outside

@@ -1,6 +1,7 @@
 """Judging against target labels: after everything is chosen, and choosing nothing.
 
-Here, and for the oracle, is the one place where labels of the target line are opened.
+Here, and for the oracle, is the one place where labels of the target line are opened; the few that a person gives to
+train with come in by `lines`, and leave the test split.
 """
 
 import math

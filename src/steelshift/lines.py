@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from steelshift.data.cache import PixelCache, cache_pixels
-from steelshift.data.splits import TEST, TRAIN, VAL, first, split
+from steelshift.data.splits import TEST, TRAIN, VAL, first, groups_of, split
 from steelshift.data.table import (
     Classes,
     find_classes,
@@ -46,6 +46,14 @@ class Lines:
     """The target images that --target-labels names; none of them is in the target's test split."""
     few_labels: np.ndarray | None = None
 
+    def unlabelled(self) -> PixelCache:
+        """Target training images without those that --target-labels names, if any are left."""
+        train = self.target.part(TRAIN)
+        if self.few is None:
+            return train
+        rest = np.flatnonzero(~np.isin(train.digests, self.few.digests))
+        return train.take(rest) if len(rest) else train
+
     def labels(self, which: int) -> np.ndarray:
         return self.source_labels[self.source.side == which]
 
@@ -63,18 +71,24 @@ def read_lines(config: Config) -> Lines:
         if not (labels == index).any():
             note(say("empty_class", name=name))
     target = _cached("target", config, classes if config.classes else None)
-    few, few_labels = _few(config.target_labels, classes, target) if config.target_labels else (None, None)
+    few, few_labels, known = None, None, np.zeros(len(target), dtype=bool)
+    if config.target_labels:
+        labelled, few_labels = _few(config.target_labels, classes, target)
+        few = target.take(labelled)
+        groups = np.array(groups_of(target.table, target.digests))
+        known = np.isin(groups, groups[labelled])
     if config.equal_numbers:
         count = min(len(source), len(target))
         kept = first(source.table, labels, count, seed=config.seed)
         source, labels = source.take(kept), labels[kept]
-        target = target.take(first(target.table, np.zeros(len(target)), count, seed=config.seed))
+        kept = first(target.table, np.zeros(len(target)), count, seed=config.seed)
+        target, known = target.take(kept), known[kept]
     ratios = {"train_ratio": config.train_ratio, "seed": config.seed}
     source_side = split(source.table, source.digests, labels, val_ratio=config.val_ratio, **ratios)
     target_side = split(target.table, target.digests, np.zeros(len(target), int), val_ratio=0.0, **ratios)
-    if few is not None:
-        known = np.isin(target.digests, few.digests)  # their duplicates are no test either
-        target_side[known & (target_side == TEST)] = TRAIN
+    if (target_side == TEST).any() and known[target_side == TEST].all():
+        raise DataError("few_are_all", path=config.target_labels)
+    target_side[known & (target_side == TEST)] = TRAIN  # nor are images of the same strip a test any more
     lines = Lines(classes, Line(source, source_side), labels, Line(target, target_side), few, few_labels)
     for name, line, parts in (("source", lines.source, (TRAIN, VAL, TEST)), ("target", lines.target, (TRAIN, TEST))):
         if any(not (line.side == part).any() for part in parts):
@@ -82,15 +96,16 @@ def read_lines(config: Config) -> Lines:
     return lines
 
 
-def _few(path: Path, classes: Classes, target: PixelCache) -> tuple[PixelCache, np.ndarray]:
-    """The images of the target line that a file labels, and their classes. Raises DataError where there is none."""
+def _few(path: Path, classes: Classes, target: PixelCache) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the target line that a file labels, and their classes. Raises DataError where there is none."""
     known, unknown = read_labels_by_id(path, classes)
     rows = np.array([row for row, name in enumerate(target.table.ids) if name in known], dtype=np.int64)
     if not len(rows):
         raise DataError("few_no_match", path=path)
-    if len(rows) < len(known) + unknown:
-        note(say("few_left_out", count=len(known) + unknown - len(rows), path=path))
-    return target.take(rows), np.array([known[target.table.ids[row]] for row in rows])
+    left_out = len(known) + unknown - len({target.table.ids[row] for row in rows})
+    if left_out:
+        note(say("few_left_out", count=left_out, path=path))
+    return rows, np.array([known[target.table.ids[row]] for row in rows])
 
 
 def _cached(which: str, config: Config, classes: Classes | None) -> PixelCache:

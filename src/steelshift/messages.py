@@ -144,6 +144,22 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{path} gives no image of the target line a class of the source line. Take images from the target folders.",
         "{path} 没有为目标产线的任何图像给出源产线已有的类别。请从目标文件夹中选取图像。",
     ),
+    "other_threads_known": (
+        "{path}: {count} rows were made with another number of threads than {now} a job; they are made anew.",
+        "{path}：有 {count} 行是用不同于每个任务 {now} 个线程得到的；将重新计算。",
+    ),
+    "few_are_all": (
+        "{path} labels every image of the target test split, or one of its strip: none is left to judge. Label fewer.",
+        "{path} 标注了目标测试集的全部图像（或同一带钢的图像），没有剩下可供评判的图像。请减少标注。",
+    ),
+    "few_are_of_the_target": (
+        "--target-labels cannot go with normalization domain-specific: labelled images would count as the source.",
+        "--target-labels 不能与 domain-specific 归一化同用：带标注的目标图像会被当作源产线。",
+    ),
+    "method_ignores_labels": (
+        "{method} does not train on labels, so --target-labels would change nothing. Use another method, such as dann.",
+        "{method} 不用标注训练，--target-labels 不会有任何作用。请换用其他方法，例如 dann。",
+    ),
     "few_left_out": (
         "{path}: {count} labels are of images that are not in the target line, or of unknown classes; left out.",
         "{path}：{count} 个标注对应的图像不在目标产线中，或类别未知；已忽略。",

@@ -11,6 +11,7 @@ import torch
 from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TRAIN
 from steelshift.data.stream import CLASS, JoinedStream, SourceStream, TargetStream
+from steelshift.errors import UsageError
 from steelshift.inspection.inspector import Inspector, Specification
 from steelshift.lines import Lines
 from steelshift.methods import METHODS, Method
@@ -46,6 +47,10 @@ class Training:
         self._train(self._phase("pretrain", 0, self.config.pretrain_steps, folder=self.shared), self.pretrained)
         self.baseline = source_only(self._start(), source_only.Knobs())
         self._train(self.baseline_phase, self.baseline)
+
+    def check(self) -> None:
+        """Build the method once: what it refuses is refused before anything is trained. Raises UsageError."""
+        METHODS[self.config.method](self._fresh(), self.config.knobs)
 
     def adapt(self, target_labels: np.ndarray | None = None) -> Method:
         """S2 to S5: the method, from the source-pretrained network. Only `oracle`, asked for by name, takes labels."""
@@ -101,6 +106,10 @@ class Training:
         config, lines = self.config, self.lines
         if config.method == "source_only" and lines.few is None:
             return self.baseline_phase
+        if lines.few is not None and not METHODS[config.method].uses_labels:
+            raise UsageError("method_ignores_labels", method=config.method)
+        if lines.few is not None and config.normalization == "domain-specific":
+            raise UsageError("few_are_of_the_target")
         name = f"{config.method} with labels" if lines.few is not None else config.method
         phase = self._phase(name, 2, config.steps, candidates=config.candidates)
         if lines.few is None:

@@ -17,17 +17,19 @@ from steelshift.bench.pairs import prepare
 from steelshift.bench.suite import Suite, load_suite
 from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
-from steelshift.progress import showing
+from steelshift.messages import say
+from steelshift.progress import note, showing
 from steelshift.signals import stop_requests
 from steelshift.training.config import VALIDATORS
 
 COLUMNS = (
-    "pair", "method", "seed", "error", "n", "source_only", "selected", "last", "peeked", "oracle", "selected_step",
-    "steps", "by_step", "source_only_accuracy", "selected_accuracy", "data_sha", "config_sha", "weights_sha",
-    "code_sha", "torch", "precision", "threads", "processor", "date", "train_seconds", "peak_mb",
+    "pair", "method", "seed", "error", "chose", "n", "source_only", "selected", "last", "peeked", "oracle",
+    "selected_step", "steps", "by_step", "source_only_accuracy", "selected_accuracy", "data_sha", "config_sha",
+    "weights_sha", "code_sha", "torch", "precision", "threads", "processor", "date", "train_seconds", "peak_mb",
 )  # fmt: skip
 """Of results.csv. Scores are mean class accuracy on target test images, but the two that say accuracy. by_step: of
-every candidate. date and columns ending in _seconds or _mb are measured; all others come out the same again."""
+every candidate. chose: the method that `auto` chose. date and columns ending in _seconds or _mb are measured; all
+others come out the same again."""
 VALIDATOR_COLUMNS = (
     "pair", "method", "seed", "step", "mean_class_accuracy", *VALIDATORS, "largest_share", "baseline_share",
 )  # fmt: skip
@@ -52,7 +54,7 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | N
             raise UsageError("bench_busy", path=out)
         write_text(out / "suite.yaml", yaml.safe_dump(suite.values(), sort_keys=False, allow_unicode=True))
         if known:
-            _take_over(suite, out, known)
+            _take_over(suite, out, known, threads_of(jobs))
         for name, pair in suite.pairs.items():
             if any(missing(suite, out, name, seed) for seed in suite.seeds):
                 prepare(name, pair, out / "data")
@@ -133,32 +135,38 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
     return row if row["config_sha"] == suite.hashes[pair, seed, method] else None
 
 
-def _take_over(suite: Suite, out: Path, known: Path) -> None:
+def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
     """Rows of an earlier table, with its checkpoints where NAME-validators.csv lies beside NAME.csv."""
     scored: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     beside = known.with_name(f"{known.stem}-validators.csv")
-    for part in _read_table(beside) if beside.exists() else []:
+    for part in _read_table(beside, set(VALIDATOR_COLUMNS)) if beside.exists() else []:
         scored[part["pair"], part["method"], part["seed"]].append(part)
-    for row in _read_table(known):
+    other = 0
+    for row in _read_table(known, {"pair", "method", "seed", "config_sha", "threads", "steps", "by_step"}):
         pair, method, seed = row["pair"], row["method"], int(row["seed"])
         fitting = suite.hashes.get((pair, seed, method)) == row["config_sha"]
+        if row["threads"] not in ("", str(threads)):  # a folder keeps to one number of them
+            other += fitting
+            continue
         if not fitting or read_row(suite, out, pair, seed, method):
             continue
         parts = scored[pair, method, row["seed"]]
-        if parts:
+        if parts and parts[0]["baseline_share"]:
             asked = [key for key in VALIDATOR_COLUMNS if key in (*VALIDATORS, "largest_share") and parts[0][key]]
             row |= {"validators": {key: [float(part[key]) for part in parts] for key in asked}}
             row |= {"baseline_share": float(parts[0]["baseline_share"])}
         write_json(row_path(out, pair, seed, method), row | {"seed": seed})
+    if other:
+        note(say("other_threads_known", path=known, count=other, now=threads))
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
+def _read_table(path: Path, needed: set[str]) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError("no_results", path=path) from error
-    if rows and not {"pair", "method", "seed"} <= set(rows[0]):
+    if rows and not needed <= set(rows[0]):
         raise UsageError("no_results", path=path)
     return rows
 
@@ -197,7 +205,7 @@ def _collect(suite: Suite, out: Path) -> int:
 
 def checkpoints(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of validators.csv of one run; none of a run that failed, or that is older than the judges."""
-    if "validators" not in row:
+    if "validators" not in row or row.get("chose"):  # those of auto are another method's
         return []
     shared = {key: row[key] for key in ("pair", "method", "seed", "baseline_share")}
     truth = list(map(float, row["by_step"].split()))

@@ -45,7 +45,7 @@ from steelshift.training.config import VALIDATORS, Config
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import processor, without_denormals
 
-REFUSALS = ("no_normalization", "method_needs_normalization", "knob_range", "not_finite")
+REFUSALS = ("no_normalization", "method_needs_normalization", "method_ignores_labels", "knob_range", "not_finite")
 """What a method itself answers: a row of the table. Any other failure is one of the surroundings, to be tried again."""
 CHOOSING = ("method", "knobs", "select", "candidates", "oracle", "review_rate")
 """Options that training on the source line and the oracle do not depend on."""
@@ -128,6 +128,7 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays:
     labels = _labels(config, lines)
     found = judge(training, labels, candidates, chosen)
     return {
+        "chose": config.method if choice.tried else "",
         "n": found["n"],
         **{key: _rounded(found[key]) for key in ("source_only", "selected", "last", "peeked", "oracle")},
         "selected_step": candidates.steps[chosen],

@@ -30,7 +30,7 @@ def split(
     images and the seed alone. Rows whose manifest names a split keep it, and take their duplicates along.
     """
     side = np.full(len(table), -1, dtype=np.int8)
-    groups = _groups(table, pixel_digests)
+    groups = groups_of(table, pixel_digests)
     members: dict[int, list[int]] = {}
     for row, group in enumerate(groups):
         members.setdefault(group, []).append(row)
@@ -78,8 +78,8 @@ def _order(image_id: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{image_id}".encode(), digest_size=8).digest()
 
 
-def _groups(table: ImageTable, pixel_digests: Sequence[str]) -> list[int]:
-    """Join rows that share a group name or a picture (union-find over first occurrences)."""
+def groups_of(table: ImageTable, pixel_digests: Sequence[str]) -> list[int]:
+    """A number a row, the same for rows that share a group name or a picture (union-find over first occurrences)."""
     parent = list(range(len(table)))
 
     def root(row: int) -> int:

@@ -98,7 +98,10 @@ class SourceStream(_Images):
 
 @dataclass(frozen=True)
 class JoinedStream:
-    """Labelled batches of which a part is of the source line, the rest of a few labelled target images."""
+    """Labelled batches of which a part is of the source line, the rest of a few labelled target images.
+
+    A method takes all of them for the source line: where it aligns lines, it aligns what has labels with what has none.
+    """
 
     source: SourceStream
     few: SourceStream

@@ -1,8 +1,8 @@
 """Tables of images: what the readers of folders and manifests give to everything else.
 
 A table never holds a label. Labels are read by `read_labels`, the one door, from the same places; the source line
-opens it freely, the target line only to judge. Rows are ordered by the content of the files, so that moving or
-renaming them changes nothing.
+opens it freely, the target line only to judge, or for the few labels that are given to train. Rows are ordered by the
+content of the files, so that moving or renaming them changes nothing.
 """
 
 import csv

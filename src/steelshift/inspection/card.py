@@ -10,6 +10,8 @@ def model_card(config: Config, specification: Specification, lock: dict[str, Any
     counts = {
         line: {part: len(rows) for part, rows in parts.items()} for line, parts in lock.items() if line != "classes"
     }
+    few = len(lock["target"].get("labelled", {}))
+    labelled = f", and {few} labelled ones," if few else ""
     names = "\n".join(f"- {name}" for name in specification.classes)
     return f"""# Inspector
 
@@ -20,7 +22,8 @@ pixels, into:
 
 {names}
 
-It was trained on labelled images of a source line and unlabelled images of the target line, for that target line.
+It was trained on labelled images of a source line and unlabelled images{labelled} of the target line, for
+that target line.
 An image of another line, camera or lighting, or a defect of another class, gets one of these names too: the
 probability is calibrated on held-out images of the source line and says nothing about such cases.
 
@@ -30,7 +33,8 @@ probability is calibrated on held-out images of the source line and says nothing
 - {config.pretrain_steps} steps on the source line, {config.steps} steps of adaptation, batch {config.batch} a line
 - source images: {counts["source"]["train"]} train, {counts["source"]["val"]} validation,
   {counts["source"]["test"]} test
-- target images without labels: {counts["target"]["train"]} train, {counts["target"]["test"]} kept apart for judging
+- target images: {counts["target"]["train"]} train, {few} of the line with a label;
+  {counts["target"]["test"]} kept apart for judging
 - checkpoint chosen by: {config.select} (no target label)
 
 ## Decision

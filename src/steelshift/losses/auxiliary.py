@@ -6,7 +6,10 @@ Bousmalis et al., Domain Separation Networks, NeurIPS 2016, in the form of the a
 from torch import Tensor
 from torch.nn import functional as F
 
+from steelshift.exact import exact
 
+
+@exact
 def difference_loss(private: Tensor, shared: Tensor) -> Tensor:
     """mean[(Hp' Hc)^2] of one line's features, (B, F) each: centred over the batch, rows of unit length.
 

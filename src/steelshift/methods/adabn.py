@@ -21,6 +21,8 @@ from steelshift.nn.normalization import LineBatchNorm, arrange, use_line
 
 
 class AdaBN(Method):
+    uses_labels = False
+
     @dataclass(frozen=True)
     class Knobs:
         """AdaBN has no knobs."""
@@ -35,6 +37,7 @@ class AdaBN(Method):
                 module.target.requires_grad_(False)
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
+        _share_scales(self.shared_encoder)
         use_line(self.shared_encoder, "target")
         with torch.no_grad():
             self.shared_encoder(target.images)
@@ -46,8 +49,14 @@ class AdaBN(Method):
 
     def deployed(self) -> tuple[Encoder, nn.Linear]:
         encoder = copy.deepcopy(self.shared_encoder)
-        for module in encoder.modules():
-            if isinstance(module, LineBatchNorm) and module.source.affine:
-                module.target.weight.data.copy_(module.source.weight)
-                module.target.bias.data.copy_(module.source.bias)
+        _share_scales(encoder)
         return encoder, self.task_classifier
+
+
+@torch.no_grad()
+def _share_scales(encoder: nn.Module) -> None:
+    """Give the target's layers the scale and offset that the source's have learned by now."""
+    for module in encoder.modules():
+        if isinstance(module, LineBatchNorm):
+            module.target.weight.copy_(module.source.weight)
+            module.target.bias.copy_(module.source.bias)

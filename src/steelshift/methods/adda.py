@@ -22,6 +22,8 @@ from steelshift.nn.normalization import use_line
 
 
 class ADDA(Method):
+    uses_labels = False
+
     @dataclass(frozen=True)
     class Knobs:
         hidden: int = 1024

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
+from steelshift.exact import exact
 from steelshift.losses.domain import accuracy, conditioned, weighted_adaptation_loss
 from steelshift.losses.unlabelled import class_confusion, entropy
 from steelshift.methods.method import Method, Start, Update, hold
@@ -23,6 +24,8 @@ from steelshift.nn.heads import discriminator
 from steelshift.nn.normalization import encode_both
 from steelshift.nn.reversal import ramp, reverse
 
+TEMPERATURE = 2.5
+"""What logits are divided by for class confusion (MCC's)."""
 RANDOM_PRODUCTS = 1024
 """Width of the randomized map."""
 
@@ -78,12 +81,16 @@ class CDAN(Method):
         adapt = weighted_adaptation_loss(domain, truth, weights)
         loss, log = task + adapt, {"L_task": task.detach(), "L_adapt": adapt.detach()}
         if self.knobs.confusion_weight:
-            confusion = class_confusion(logits[len(z_s) :], 2.5)
+            confusion = class_confusion(logits[len(z_s) :], TEMPERATURE)
             loss, log = loss + self.knobs.confusion_weight * confusion, log | {"L_confusion": confusion.detach()}
         return loss, log | {"accuracy_D_a": accuracy(domain.detach(), truth)}
 
     def _join(self, features: Tensor, logits: Tensor) -> Tensor:
         if self.knobs.map == "multilinear":
             return conditioned(features, logits)
-        products = (features.float() @ self.of_features) * (logits.detach().softmax(1) @ self.of_classes)
-        return products / RANDOM_PRODUCTS**0.5
+        return _products(features, logits.detach().softmax(1), self.of_features, self.of_classes)
+
+
+@exact
+def _products(features: Tensor, classes: Tensor, of_features: Tensor, of_classes: Tensor) -> Tensor:
+    return (features.float() @ of_features) * (classes.float() @ of_classes) / RANDOM_PRODUCTS**0.5

@@ -1,8 +1,8 @@
 """DSN: Bousmalis et al., Domain Separation Networks, NeurIPS 2016.
 
-L = L_task + gamma L_similarity + beta L_difference + alpha L_reconstruction
+L = L_task + L_similarity + beta L_difference + alpha L_reconstruction
 
-    L_similarity      DANN's loss through gradient reversal on the shared features z_c
+    L_similarity      DANN's loss; its gradient to the shared features z_c is reversed, gamma times the ramp strong
     L_difference      |H_p' H_c|^2 on each line: private and shared features orthogonal
     L_reconstruction  scale-invariant error of Dec(z_c + z_p) against the image, here a thumbnail of 32 pixels
 """
@@ -31,7 +31,7 @@ class DSN(Method):
         beta: float = 0.075
         """Weight of the difference loss, 0 or more."""
         gamma: float = 0.25
-        """Weight of the similarity loss, 0 or more."""
+        """Strength of the reversed gradient of the similarity loss at the end of the ramp, 0 or more."""
         hidden: int = 1024
         """Width of the discriminator's hidden layer."""
         dropout: float = 0.5

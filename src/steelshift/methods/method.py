@@ -37,7 +37,7 @@ def hold(right: bool, key: str, value: object, words: str) -> None:
 
 def need_normalization(encoder: nn.Module, method: str) -> None:
     """Refuse an encoder that a method has nothing to do with. Raises UsageError."""
-    if not any(isinstance(module, _BatchNorm) for module in encoder.modules()):
+    if not any(isinstance(module, _BatchNorm) and module.affine for module in encoder.modules()):
         raise UsageError("method_needs_normalization", method=method)
 
 
@@ -63,6 +63,8 @@ class Method(nn.Module):
     """Whether `updates` wants target batches; it gets None otherwise."""
     looks_at_target: ClassVar[bool] = False
     """Whether `look_at_target` wants to see the whole target line before each epoch of it."""
+    uses_labels: ClassVar[bool] = True
+    """Whether labels of source batches train it, so that a few labelled target images among them would too."""
     line: ClassVar[Line] = "target"
     """Whose line-wise normalization layers the inspector keeps."""
 

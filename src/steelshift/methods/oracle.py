@@ -7,4 +7,4 @@ from steelshift.methods.source_only import SourceOnly
 
 
 class Oracle(SourceOnly):
-    pass
+    uses_labels = False

@@ -2,8 +2,8 @@
 
 L = max over |e| <= rho of L_task(w + e), approximately at e = rho g / |g|, g = dL_task/dw, plus CDAN's adversarial loss
 
-A task loss that is flat around the encoder and classifier w. As in the authors' code the whole loss is taken at w + e,
-and the step that it asks for is made from w.
+Class confusion, where it has a weight, counts with the task. A task loss that is flat around the encoder and classifier
+w. As in the authors' code the whole loss is taken at w + e, and the step that it asks for is made from w.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.methods.cdan import CDAN
+from steelshift.losses.unlabelled import class_confusion
+from steelshift.methods.cdan import CDAN, TEMPERATURE
 from steelshift.methods.method import Update, hold
-from steelshift.nn.normalization import use_line
+from steelshift.nn.normalization import encode_both
 
 
 class SDAT(CDAN):
@@ -29,9 +30,11 @@ class SDAT(CDAN):
             hold(self.rho > 0, "rho", self.rho, "above 0")
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
-        use_line(self.shared_encoder, "source")
-        logits = self.task_classifier(self.shared_encoder(source.images)).float()
-        yield Update(F.cross_entropy(logits, source.labels[CLASS], ignore_index=-1), moves=())
+        z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
+        task = F.cross_entropy(self.task_classifier(z_s).float(), source.labels[CLASS], ignore_index=-1)
+        if self.knobs.confusion_weight:
+            task = task + self.knobs.confusion_weight * class_confusion(self.task_classifier(z_t), TEMPERATURE)
+        yield Update(task, moves=())
         moved = self._climb()
         yield from super().updates(source, target, progress)
         with torch.no_grad():

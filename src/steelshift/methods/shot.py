@@ -5,7 +5,8 @@ L = [mean H(p) - H(mean p)] + beta CE(C(z_t), pseudo-label)
 No source image is used after S1: for when they may not leave the mill. The classifier stays as it was trained, the
 encoder moves. Pseudo-labels: before each epoch, one pass over the target line gives the centroid of each class, first
 of features weighted by p, then of the features nearest to those; an image gets the class of the nearest centroid
-(cosine). The authors label each image in that pass, we label the features of the moment.
+(cosine), of those that some image is taken for. The authors label each image in that pass, we label the features of the
+moment; their S1 smooths labels and normalizes the classifier's weights, ours is that of all methods.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from steelshift.nn.normalization import use_line
 
 
 class SHOT(Method):
+    uses_labels = False
     looks_at_target = True
 
     @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class SHOT(Method):
         use_line(self.shared_encoder, "target")
         features = torch.cat([self.shared_encoder(batch.images) for batch in target])
         points = _unit(features)
-        first = _sums(self.task_classifier(features).float().softmax(1), points)
+        answers = self.task_classifier(features).float().softmax(1)
+        first = _sums(answers, points)
+        first[answers.argmax(1).bincount(minlength=len(first)) == 0] = 0  # a class that no image is taken for
         self.centroids.copy_(_sums(F.one_hot(_nearest(points, first), len(first)).float(), points))
 
 

@@ -17,6 +17,8 @@ from steelshift.nn.normalization import use_line
 
 
 class TENT(Method):
+    uses_labels = False
+
     @dataclass(frozen=True)
     class Knobs:
         """TENT has no knobs."""

@@ -1,7 +1,8 @@
 """Batch normalization across two lines.
 
-joint: one pass over both lines, statistics of the mixture. separate: one pass a line, each normalized by its own
-batch, running statistics of both together. domain-specific: each line has batch normalization layers of its own
+joint: one pass over both lines, statistics of the mixture; methods that show the lines in turn, such as MCD, or that
+label target images first, normalize those passes by their own batches. separate: one pass a line, each normalized by
+its own batch, running statistics of both together. domain-specific: each line has batch normalization layers of its own
 (Chang et al., Domain-Specific Batch Normalization, CVPR 2019); the inspector keeps the target's.
 """
 

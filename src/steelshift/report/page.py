@@ -180,8 +180,8 @@ def _judged(report: Mapping[str, Any], classes: list[str]) -> str:
         parts.append(_side_by_side(_details(details), _recalls(details, classes)))
     else:
         parts.append(
-            "<p>No target labels were given, so nobody knows how often this inspector is right on the target line. "
-            "Label a few hundred target images and judge the run with them before relying on it.</p>"
+            "<p>No target labels were given to judge by, so nobody knows how often this inspector is right on the "
+            "target line. Label a few hundred target images and judge the run with them before relying on it.</p>"
         )
     if finite(seconds):
         parts.append(f'<p class="soft">The run took {_duration(float(seconds))}.</p>')
@@ -721,10 +721,11 @@ def _data(report: Mapping[str, Any], classes: list[str]) -> str:
         if key in source or key in target
     ]
     across = lines.get("duplicates_across")
+    few = ", but for those given to train" if target.get("labelled") else ""
     note = f" Images found on both lines: {_number(across)}." if finite(across) else ""
     left = _figure(
         _table(("", "Source", "Target"), rows, "numbers"),
-        f"Target images for training have no labels; those for testing were not trained on.{note}",
+        f"Target images for training have no labels{few}; those for testing were not trained on.{note}",
         "Images",
     )
     counts = source.get("per_class") or {}

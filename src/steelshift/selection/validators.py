@@ -81,17 +81,18 @@ def choose(
     """Index of the checkpoint that a rule chooses; the earliest of equals.
 
     scores: by rule, a value a checkpoint, `source_validation` always among them. `last` is the last and looks at
-    nothing. Every other rule takes the best among checkpoints that keep SOURCE_FLOOR of the best source accuracy and
-    have not COLLAPSED (largest_share, baseline_share: part of the target images that gets the most frequent answer
-    from each checkpoint, and from the baseline); where none has both, source accuracy alone decides what may be chosen.
+    nothing. Every other rule takes the best among checkpoints that have not COLLAPSED (largest_share, baseline_share:
+    part of the target images that gets the most frequent answer from each checkpoint, and from the baseline), and that
+    keep SOURCE_FLOOR of the best source accuracy among those. Where the baseline or every checkpoint has collapsed, a
+    collapse is no reason.
     """
     on_source = np.asarray(scores["source_validation"])
     if rule == "last":
         return len(on_source) - 1
-    allowed = on_source >= SOURCE_FLOOR * on_source.max()
-    if baseline_share < COLLAPSED:
-        spread = allowed & (np.asarray(largest_share) < COLLAPSED)
-        allowed = spread if spread.any() else allowed
+    spread = np.asarray(largest_share) < COLLAPSED
+    if baseline_share >= COLLAPSED or not spread.any():
+        spread[:] = True
+    allowed = spread & (on_source >= SOURCE_FLOOR * on_source[spread].max())
     values = np.nan_to_num(np.asarray(scores[rule], dtype=np.float64), nan=-1e300)
     return int(np.where(allowed, values, -np.inf).argmax())
 

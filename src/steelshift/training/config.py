@@ -169,7 +169,9 @@ class AutoKnobs:
     def __post_init__(self) -> None:
         for name in self.methods:
             if name not in METHODS or name == "oracle":
-                raise UsageError("unknown_method", name=name, known=", ".join(METHODS.keys() - {"oracle"}))
+                raise UsageError(
+                    "unknown_method", name=name, known=", ".join(key for key in METHODS if key != "oracle")
+                )
 
 
 def knobs_of(method: str) -> type:
