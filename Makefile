@@ -17,7 +17,7 @@ demo: $(STAMP)
 		--size 96 --steps 700 --pretrain-steps 250 --save-every 200 --resume
 
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

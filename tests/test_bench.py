@@ -347,7 +347,7 @@ def test_rows_of_an_earlier_table_are_taken_over(finished: Path, tmp_path: Path)
 def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
     methods = {"none": {"method": "source_only"}, "two": {"method": "source_only", "few": 2}}
     suite = written(tmp_path, seeds=[0], methods=methods, validators=False)
-    run_suite(suite, tmp_path / "out", resume=False, jobs=1)
+    run_suite(suite, tmp_path / "out", resume=False, jobs=2)
     none, two = rows(tmp_path / "out")
     assert two["n"] == none["n"] and two["source_only"] == none["source_only"] and two["oracle"] == none["oracle"]
     assert two["weights_sha"] != none["weights_sha"] and two["config_sha"] != none["config_sha"]
