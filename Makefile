@@ -14,7 +14,7 @@ demo: $(STAMP)
 	test -d runs/demo-lines || $(VENV)/bin/steelshift synth --out runs/demo-lines --shift examples/noisy-camera.yaml \
 		--images 900
 	$(VENV)/bin/steelshift fit --source runs/demo-lines/source --target runs/demo-lines/target --out runs/demo \
-		--size 96 --steps 700 --pretrain-steps 250 --save-every 200 --resume
+		--size 96 --steps 700 --pretrain-steps 250 --resume
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal

@@ -94,3 +94,15 @@ def batches(
 
     unknown = torch.randint(0, CLASSES, (count,), generator=rng)
     return SourceBatch(images(truth, 140, 10, 0.5), {CLASS: truth}), TargetBatch(images(unknown, 90, 25, 0.8))
+
+
+def damage(path: Path, kind: int, rng: np.random.Generator, canary: Path) -> None:
+    """Flip a bit of a file (kind 0), cut it in half (1), or put a pickle there that would write `canary` (2)."""
+    content = bytearray(path.read_bytes())
+    if kind == 0:
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    elif kind == 1:
+        del content[len(content) // 2 :]
+    else:
+        content[:] = b"cos\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR."
+    path.write_bytes(content)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from builders import damage
 from lines import tiny_config
 from steelshift.adapt import fit
 from steelshift.cli import main
@@ -284,14 +285,7 @@ def test_a_changed_inspector_is_refused(run: Path, lines: Path, tmp_path: Path, 
     files = sorted(path for path in inspector.rglob("*") if path.is_file())
     rng = np.random.default_rng(seed)
     path = files[seed % len(files)]
-    content = bytearray(path.read_bytes())
-    if seed % 3 == 0:
-        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    elif seed % 3 == 1:
-        del content[len(content) // 2 :]
-    else:
-        content[:] = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
-    path.write_bytes(content)
+    damage(path, seed % 3, rng, tmp_path / "ran")
     assert main(["inspect", str(inspector), str(lines / "target"), "--out", str(tmp_path / "a.csv")]) == 4
     assert not (tmp_path / "a.csv").exists() and not (tmp_path / "ran").exists()
 

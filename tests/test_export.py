@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from builders import encoded, picture, write
+from builders import damage, encoded, picture, write
 from steelshift import exporting
 from steelshift.cli import main
 from steelshift.data.decode import decode
@@ -330,14 +330,7 @@ def test_a_changed_folder_is_refused(out: Path, lines: Path, tmp_path: Path, see
     files = sorted(path for path in changed.rglob("*") if path.is_file())
     rng = np.random.default_rng(seed)
     path = files[rng.integers(len(files)) if path_is_named(files, seed) is None else path_is_named(files, seed)]
-    content = bytearray(path.read_bytes())
-    if seed % 3 == 0:
-        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    elif seed % 3 == 1:
-        del content[len(content) // 2 :]
-    else:
-        content[:] = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
-    path.write_bytes(content)
+    damage(path, seed % 3, rng, tmp_path / "ran")
     assert main(["inspect", str(changed), str(lines / "target"), "--out", str(tmp_path / "a.csv")]) == 4
     assert not (tmp_path / "a.csv").exists() and not (tmp_path / "ran").exists()
 

@@ -676,7 +676,7 @@ def test_fixmatch_takes_only_what_it_is_sure_of():
 
 
 def test_fixmatch_counts_each_pseudo_label_by_itself(monkeypatch):
-    monkeypatch.setattr(fixmatch, "strong_view", lambda images, rng: images)
+    monkeypatch.setattr(fixmatch, "strong_view", lambda images: images)
     source, target = batches(0)
     with torch.no_grad():
         plain = build("fixmatch")
@@ -706,7 +706,7 @@ def test_methods_run_with_every_normalization(name, kind):
 @pytest.mark.parametrize("name", ADAPTING)
 def test_layers_of_a_line_see_that_line_alone(name, monkeypatch):
     for module in (fixmatch, bridge):  # whose strong views may be inverted
-        monkeypatch.setattr(module, "strong_view", lambda images, rng: images)
+        monkeypatch.setattr(module, "strong_view", lambda images: images)
     encoder = tiny_encoder(normalized=True)
     arrange(encoder, "domain-specific", "tiny")
     method = variant(name, encoder=encoder, normalization="domain-specific")

@@ -59,8 +59,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
         raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
 
     # S1 to S6
-    judges = () if config.select == "last" else (config.select,)
-    choice = train_and_choose(config, fast, lines, labels, shared=run, judges=judges)
+    choice = train_and_choose(config, fast, lines, labels, shared=run)
     training, candidates, chosen = choice.training, choice.candidates, choice.index
     config = training.config  # for auto, that of the method which was chosen
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])

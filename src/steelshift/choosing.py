@@ -41,11 +41,13 @@ def train_and_choose(
     judges: tuple[str, ...] = (),
     folder: Callable[[Config], Path] = lambda config: config.out,
 ) -> Chosen:
-    """S1 to S6: pre-train, train the method or methods, choose by `config.select`.
+    """S1 to S6: pre-train, train the method or methods, choose by `config.select`. judges: asked beside that one.
 
     labels: of the target, for `oracle` alone. shared: folder of what all methods share. folder: of each method's own.
     """
     found, seconds = [], 0.0
+    if config.select != "last":
+        judges = (*judges, config.select)
     trainings = [
         Training(replace(single, out=folder(single)), fast, lines, shared) for single in single_methods(config)
     ]

@@ -11,9 +11,11 @@ def exact(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def outside(*arguments: object, **options: object) -> object:
-        with torch.autocast(
-            next(kind for kind in map(_device, (*arguments, *options.values())) if kind), enabled=False
-        ):
+        kinds = map(_device, (*arguments, *options.values()))
+        kind = next(kind for kind in kinds if kind)
+        if not torch.is_autocast_enabled(kind):
+            return function(*arguments, **options)
+        with torch.autocast(kind, enabled=False):
             return function(*arguments, **options)
 
     return outside

@@ -104,16 +104,15 @@ class Training:
 
     def _method_phase(self) -> Phase:
         config, lines = self.config, self.lines
-        if config.method == "source_only" and lines.few is None:
-            return self.baseline_phase
-        if lines.few is not None and not METHODS[config.method].uses_labels:
-            raise UsageError("method_ignores_labels", method=config.method)
-        if lines.few is not None and config.normalization == "domain-specific":
-            raise UsageError("few_are_of_the_target")
-        name = f"{config.method} with labels" if lines.few is not None else config.method
-        phase = self._phase(name, 2, config.steps, candidates=config.candidates)
         if lines.few is None:
-            return phase
+            if config.method == "source_only":
+                return self.baseline_phase
+            return self._phase(config.method, 2, config.steps, candidates=config.candidates)
+        if not METHODS[config.method].uses_labels:
+            raise UsageError("method_ignores_labels", method=config.method)
+        if config.normalization == "domain-specific":
+            raise UsageError("few_are_of_the_target")
+        phase = self._phase(f"{config.method} with labels", 2, config.steps, candidates=config.candidates)
         # As many images a step as without them.
         count = min(max(1, round(config.few_share * config.batch)), config.batch - 1)
         few = self._source(lines.few, lines.few_labels)

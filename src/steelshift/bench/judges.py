@@ -1,7 +1,5 @@
 """validators.csv as a table for people: how well each label-free rule of choice goes with the truth, after the fact."""
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 from scipy import stats
 
+from steelshift.bench.sheets import as_csv, number, read_sheet
 from steelshift.bench.table import Format, in_html, markdown, mean_and_interval
 from steelshift.errors import UsageError
 from steelshift.selection.validators import choose
@@ -27,23 +26,15 @@ def render_validators(folder: Path, kind: Format) -> str:
     """
     rows = compare_validators(read_checkpoints(folder))
     if kind == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HEADINGS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return as_csv(HEADINGS, rows)
     return '<meta charset="utf-8">' + in_html(HEADINGS, rows) if kind == "html" else markdown(HEADINGS, rows)
 
 
 def read_checkpoints(folder: Path) -> list[dict[str, Any]]:
     """Rows of validators.csv; numbers as numbers, None where a judge was not asked."""
-    try:
-        with (folder / "validators.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UsageError("no_validators", path=folder) from error
+    rows = read_sheet(folder / "validators.csv", set(NOT_JUDGES), UsageError("no_validators", path=folder))
     return [
-        {key: value if key in ("pair", "method", "seed") else _number(value) for key, value in row.items()}
+        {key: value if key in ("pair", "method", "seed") else number(value) for key, value in row.items()}
         for row in rows
     ]
 
@@ -98,7 +89,3 @@ def rank_correlation(scores: Sequence[float], truth: Sequence[float]) -> float |
     if len(scores) < 3 or len(set(scores)) < 2 or len(set(truth)) < 2:
         return None
     return float(stats.spearmanr(scores, truth).statistic)
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

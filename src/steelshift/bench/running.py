@@ -1,7 +1,5 @@
 """A suite run to its end: one process a pair and seed, one JSON file a row, resumable at any moment."""
 
-import csv
-import io
 import json
 import os
 import subprocess
@@ -14,6 +12,7 @@ from typing import Any
 import yaml
 
 from steelshift.bench.pairs import prepare
+from steelshift.bench.sheets import as_csv, read_sheet
 from steelshift.bench.suite import Suite, load_suite
 from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
@@ -138,11 +137,13 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
 def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
     """Rows of an earlier table, with its checkpoints where NAME-validators.csv lies beside NAME.csv."""
     scored: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    refusal = UsageError("no_results", path=known)
     beside = known.with_name(f"{known.stem}-validators.csv")
-    for part in _read_table(beside, set(VALIDATOR_COLUMNS)) if beside.exists() else []:
+    for part in read_sheet(beside, set(VALIDATOR_COLUMNS), refusal) if beside.exists() else []:
         scored[part["pair"], part["method"], part["seed"]].append(part)
     other = 0
-    for row in _read_table(known, {"pair", "method", "seed", "config_sha", "threads", "steps", "by_step"}):
+    needed = {"pair", "method", "seed", "config_sha", "threads", "steps", "by_step"}
+    for row in read_sheet(known, needed, refusal):
         pair, method, seed = row["pair"], row["method"], int(row["seed"])
         fitting = suite.hashes.get((pair, seed, method)) == row["config_sha"]
         if row["threads"] not in ("", str(threads)):  # a folder keeps to one number of them
@@ -158,17 +159,6 @@ def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
         write_json(row_path(out, pair, seed, method), row | {"seed": seed})
     if other:
         note(say("other_threads_known", path=known, count=other, now=threads))
-
-
-def _read_table(path: Path, needed: set[str]) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError("no_results", path=path) from error
-    if rows and not needed <= set(rows[0]):
-        raise UsageError("no_results", path=path)
-    return rows
 
 
 def _begin(out: Path, pair: str, seed: int, threads: int) -> subprocess.Popen:
@@ -218,9 +208,6 @@ def checkpoints(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
-        write_text(path, text.getvalue())
+    text = as_csv(columns, ({key: row[key] for key in columns if key in row} for row in rows))
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

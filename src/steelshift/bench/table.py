@@ -1,8 +1,6 @@
 """results.csv as tables for people: by pair with intervals over seeds, over all pairs with tests between methods."""
 
-import csv
 import html
-import io
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from steelshift.bench.sheets import as_csv, number, read_sheet
 from steelshift.bench.statistics import (
     ALPHA,
     LEAST_CELLS,
@@ -57,11 +56,7 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
     tables = [(HEADINGS, by_pair(rows, compared.reference)), (OVERALL, overall(compared))]
     if kind == "csv":
         headings = tuple(dict.fromkeys(HEADINGS + OVERALL))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, headings, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for _, shown in tables for row in shown)
-        return text.getvalue()
+        return as_csv(headings, (row for _, shown in tables for row in shown))
     sentences = [*notes(compared, chosen=against is None), made(rows)]
     if kind == "html":
         paragraphs = "".join(f"<p>{html.escape(sentence)}</p>\n" for sentence in sentences)
@@ -92,17 +87,16 @@ def draw_picture(place: Path, picture: Path) -> None:
 
 def read_results(place: Path) -> list[dict[str, Any]]:
     """Rows of a results.csv, or of that in a folder; scores as numbers, None where there is none."""
-    try:
-        with (place / "results.csv" if place.is_dir() else place).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds"}
-        rows = [{key: _number(value) if key in numbers else value for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError("no_results", path=place) from error
+    refusal = UsageError("no_results", path=place)
     needed = {"pair", "method", "seed", "error", "steps", "by_step", "train_seconds", *SCORES}
-    if not rows or not needed <= set(rows[0]):
-        raise UsageError("no_results", path=place)
-    return rows
+    rows = read_sheet(place / "results.csv" if place.is_dir() else place, needed, refusal)
+    if not rows:
+        raise refusal
+    numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds"}
+    try:
+        return [{key: number(value) if key in numbers else value for key, value in row.items()} for row in rows]
+    except ValueError as error:
+        raise refusal from error
 
 
 def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str, str]]:
@@ -255,7 +249,3 @@ def _p(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

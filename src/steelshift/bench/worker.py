@@ -7,9 +7,7 @@ their options; unfinished training lies in OUT/unfinished, in folders named by o
 continues what was begun differently.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -36,11 +34,10 @@ from steelshift.choosing import single_methods, train_and_choose
 from steelshift.data.splits import TEST, TRAIN
 from steelshift.errors import DataError, Interrupted, SteelshiftError
 from steelshift.estimating import write_views
-from steelshift.files import locked, write_json, write_text
+from steelshift.files import locked, write_json
 from steelshift.judging import judge, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.memory import keep_memory
-from steelshift.stages import Training
 from steelshift.training.config import VALIDATORS, Config
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import processor, without_denormals
@@ -104,18 +101,16 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays:
     lines = read_lines(config)
     images = _hash_of_images(lines)
     if few:
-        config = replace(config, target_labels=_label(few, config, lines, work))
-        lines = read_lines(config)
+        lines = _with_labels(few, config, lines)
     shared = work / f"shared-{hash_of(config, pair, CHOOSING)}-{images}"
 
     def folder(single: Config) -> Path:
         return work / f"{hash_of(single, pair, few=few)}-{images}"
 
     _forget_peak()
-    Training(config, fast, lines, shared).pretrain()
     fresh = config.method != "source_only" and not any(folder(single).exists() for single in single_methods(config))
     labels = _labels(config, lines) if config.method == "oracle" else None
-    judges = VALIDATORS if suite.validators else () if config.select == "last" else (config.select,)
+    judges = VALIDATORS if suite.validators else ()
     choice = train_and_choose(config, fast, lines, labels, shared=shared, judges=judges, folder=folder)
     training, candidates, chosen = choice.training, choice.candidates, choice.index
     config = training.config
@@ -154,19 +149,16 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays:
     }
 
 
-def _label(few: int, config: Config, lines: Lines, work: Path) -> Path:
+def _with_labels(few: int, config: Config, lines: Lines) -> Lines:
     """What a person in the mill would do: label some images a class, of those that train and never of the test."""
-    labels, ids = _labels(config, lines), lines.target.cache.table.ids
+    labels = _labels(config, lines)
     rng = np.random.default_rng([config.seed, few])
-    path = work / f"labels-{few}.csv"
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label"])
-    for index, name in enumerate(lines.classes.names):
+    drawn = []
+    for index in range(len(lines.classes.names)):
         rows = np.flatnonzero((lines.target.side == TRAIN) & (labels == index))
-        writer.writerows([ids[row], name] for row in rng.choice(rows, min(few, len(rows)), replace=False))
-    write_text(path, text.getvalue())
-    return path
+        drawn += list(rng.choice(rows, min(few, len(rows)), replace=False))
+    rows = np.sort(drawn)
+    return replace(lines, few=lines.target.cache.take(rows), few_labels=labels[rows])
 
 
 def _labels(config: Config, lines: Lines) -> np.ndarray:

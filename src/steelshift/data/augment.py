@@ -92,6 +92,10 @@ def cut_out(images: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.where(hole, images.mean(dim=(2, 3), keepdim=True), images)
 
 
-def strong_view(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """The same images under other light, polarity, noise and a hole, all at random: (B, 1, S, S) in [0, 255]."""
+def strong_view(images: Tensor) -> Tensor:
+    """The same images under other light, polarity, noise and a hole: (B, 1, S, S) in [0, 255].
+
+    All at random, from torch's generator: within a step of training nothing else says which step it is.
+    """
+    rng = np.random.default_rng(int(torch.randint(2**62, ())))
     return cut_out(grey_values(images, "strong", rng), rng)

@@ -72,6 +72,11 @@ def conditioned(features: Tensor, class_logits: Tensor) -> Tensor:
     return (probabilities.unsqueeze(2) * features.unsqueeze(1)).flatten(1)
 
 
+def line_of(source: Tensor, target: Tensor) -> Tensor:
+    """int64: 1 for every row of `source`, then 0 for every row of `target`."""
+    return torch.cat([torch.ones(len(source)), torch.zeros(len(target))]).long().to(source.device)
+
+
 def accuracy(logits: Tensor, truth: Tensor) -> Tensor:
     """Share of right answers; logits (B, 1) are log-odds of truth = 1, otherwise (B, classes)."""
     answer = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)

@@ -28,7 +28,7 @@ class AdaBN(Method):
         """AdaBN has no knobs."""
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
+        super().__init__(start, knobs)
         need_normalization(start.encoder, "adabn")
         if not any(isinstance(module, LineBatchNorm) for module in start.encoder.modules()):
             arrange(start.encoder, "domain-specific", "adabn")

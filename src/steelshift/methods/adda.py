@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from steelshift.data.stream import SourceBatch, TargetBatch
-from steelshift.losses.domain import accuracy, adaptation_loss
+from steelshift.losses.domain import accuracy, adaptation_loss, line_of
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.heads import discriminator
 from steelshift.nn.normalization import use_line
@@ -40,8 +40,7 @@ class ADDA(Method):
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.source_encoder = copy.deepcopy(start.encoder).requires_grad_(False)
         self.task_classifier.requires_grad_(False)
         self.adaptation_discriminator = discriminator(
@@ -56,11 +55,14 @@ class ADDA(Method):
         z_t = self.shared_encoder(target.images)
         judged = [self.adaptation_discriminator(z) for z in (z_s, z_t.detach())]
         told_apart = adaptation_loss(*judged)
-        truth = torch.tensor([1] * len(z_s) + [0] * len(z_t), device=z_t.device)
+        right = accuracy(torch.cat(judged).detach(), line_of(z_s, z_t))
         yield Update(
             told_apart,
             moves=("adaptation_discriminator",),
-            log={"L_adapt": told_apart.detach(), "accuracy_D_a": accuracy(torch.cat(judged).detach(), truth)},
+            log={
+                "L_adapt": told_apart.detach(),
+                "accuracy_D_a": right,
+            },
         )
         taken = self.adaptation_discriminator(z_t).float()
         fooled = self.knobs.weight * F.binary_cross_entropy_with_logits(taken, torch.ones_like(taken))

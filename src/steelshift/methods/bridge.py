@@ -15,14 +15,13 @@ are those of FreeMatch (Wang et al., ICLR 2023); DANN and MCC: see their files.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steelshift.data.augment import strong_view
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.losses.domain import accuracy, adaptation_loss
+from steelshift.losses.domain import accuracy, adaptation_loss, line_of
 from steelshift.losses.unlabelled import class_confusion
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.averaging import averaged, follow
@@ -61,8 +60,7 @@ class Bridge(Method):
                 hold(0 <= getattr(self, key) < 1, key, getattr(self, key), "0 to 1")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.adaptation_discriminator = discriminator(start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout)
         self.averaged_encoder = averaged(start.encoder)
         self.averaged_classifier = averaged(start.classifier)
@@ -80,12 +78,11 @@ class Bridge(Method):
         adapt = adaptation_loss(*domain.split([len(z_s), len(z_t)]))
         confusion = class_confusion(logits[len(z_s) :], knobs.temperature)
         loss = task + adapt + knobs.confusion_weight * confusion
-        truth = (torch.arange(len(z), device=z.device) < len(z_s)).long()
         log = {
             "L_task": task.detach(),
             "L_adapt": adapt.detach(),
             "L_confusion": confusion.detach(),
-            "accuracy_D_a": accuracy(domain.detach(), truth),
+            "accuracy_D_a": accuracy(domain.detach(), line_of(z_s, z_t)),
         }
         if knobs.self_weight:
             taught, taken = self._self_training(target.images)
@@ -105,9 +102,8 @@ class Bridge(Method):
             self.mean_answer.lerp_(answers.mean(0), 1 - REMEMBERED)
             least = self.mean_largest * self.mean_answer / self.mean_answer.max()
             taken = (sure >= least[called]).float()
-        rng = np.random.default_rng(int(torch.randint(2**62, ())))
         use_line(self.shared_encoder, "target")
-        logits = self.task_classifier(self.shared_encoder(strong_view(images, rng)))
+        logits = self.task_classifier(self.shared_encoder(strong_view(images)))
         return (taken * F.cross_entropy(logits.float(), called, reduction="none")).mean(), taken.mean()
 
     def deployed(self) -> tuple[Encoder, nn.Linear]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
 from steelshift.exact import exact
-from steelshift.losses.domain import accuracy, conditioned, weighted_adaptation_loss
+from steelshift.losses.domain import accuracy, conditioned, line_of, weighted_adaptation_loss
 from steelshift.losses.unlabelled import class_confusion, entropy
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.heads import discriminator
@@ -54,8 +54,7 @@ class CDAN(Method):
             hold(self.confusion_weight >= 0, "confusion_weight", self.confusion_weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         width, classes = start.encoder.width, start.classifier.out_features
         joined = width * classes
         if knobs.map == "randomized":
@@ -76,7 +75,7 @@ class CDAN(Method):
         logits = self.task_classifier(z).float()
         task = F.cross_entropy(logits[: len(z_s)], source.labels[CLASS], ignore_index=-1)
         domain = self.adaptation_discriminator(self._join(reverse(z, self.knobs.weight * ramp(progress)), logits))
-        truth = (torch.arange(len(z), device=z.device) < len(z_s)).long()
+        truth = line_of(z_s, z_t)
         weights = 1 + torch.exp(-entropy(logits.detach())) if self.knobs.entropy else torch.ones_like(logits[:, 0])
         adapt = weighted_adaptation_loss(domain, truth, weights)
         loss, log = task + adapt, {"L_task": task.detach(), "L_adapt": adapt.detach()}

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.losses.domain import accuracy, adaptation_loss
+from steelshift.losses.domain import accuracy, adaptation_loss, line_of
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.heads import discriminator
 from steelshift.nn.normalization import encode_both
@@ -36,8 +36,7 @@ class DANN(Method):
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.adaptation_discriminator = discriminator(
             start.encoder.width, knobs.hidden, 1, dropout=knobs.dropout, normalized=knobs.normalized
         )
@@ -48,9 +47,13 @@ class DANN(Method):
         z = reverse(torch.cat([z_s, z_t]), self.knobs.weight * ramp(progress))
         domain = self.adaptation_discriminator(z)
         adapt = adaptation_loss(*domain.split([len(z_s), len(z_t)]))
-        truth = (torch.arange(len(z), device=z.device) < len(z_s)).long()
+        right = accuracy(domain.detach(), line_of(z_s, z_t))
         yield Update(
             task + adapt,
             moves=("shared_encoder", "task_classifier", "adaptation_discriminator"),
-            log={"L_task": task.detach(), "L_adapt": adapt.detach(), "accuracy_D_a": accuracy(domain.detach(), truth)},
+            log={
+                "L_task": task.detach(),
+                "L_adapt": adapt.detach(),
+                "accuracy_D_a": right,
+            },
         )

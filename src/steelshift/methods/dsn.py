@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
 from steelshift.losses.auxiliary import difference_loss, scale_invariant_error
-from steelshift.losses.domain import accuracy, adaptation_loss
+from steelshift.losses.domain import accuracy, adaptation_loss, line_of
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.nn.heads import decoder, discriminator, thumbnails
 from steelshift.nn.normalization import encode_both
@@ -45,8 +45,7 @@ class DSN(Method):
             hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.source_encoder = copy.deepcopy(start.encoder)
         self.target_encoder = copy.deepcopy(start.encoder)
         self.decoder = decoder(start.encoder.width)
@@ -65,7 +64,6 @@ class DSN(Method):
         difference = difference_loss(private_s, z_s) + difference_loss(private_t, z_t)
         images = thumbnails(torch.cat([source.images, target.images]))
         reconstruction = scale_invariant_error(self.decoder(z + torch.cat([private_s, private_t])), images)
-        truth = (torch.arange(len(z), device=z.device) < len(z_s)).long()
         yield Update(
             task + similarity + knobs.beta * difference + knobs.alpha * reconstruction,
             moves=(
@@ -77,6 +75,6 @@ class DSN(Method):
                 "L_similarity": similarity.detach(),
                 "L_difference": difference.detach(),
                 "L_reconstruction": reconstruction.detach(),
-                "accuracy_D_a": accuracy(domain.detach(), truth),
+                "accuracy_D_a": accuracy(domain.detach(), line_of(z_s, z_t)),
             },
         )  # fmt: skip

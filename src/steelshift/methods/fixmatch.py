@@ -9,13 +9,12 @@ What the network is sure of on a target image it is to see on the same image und
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
 from steelshift.data.augment import strong_view
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.methods.method import Method, Start, Update, hold
+from steelshift.methods.method import Method, Update, hold
 from steelshift.nn.normalization import encode_both, use_line
 from steelshift.nn.reversal import ramp
 
@@ -32,13 +31,8 @@ class FixMatch(Method):
             hold(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
-    def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
-
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
-        rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        strong = strong_view(target.images, rng)
+        strong = strong_view(target.images)
         use_line(self.shared_encoder, "target")
         with torch.no_grad():
             sure, called = self.task_classifier(self.shared_encoder(target.images)).float().softmax(1).max(1)

@@ -37,6 +37,7 @@ from steelshift.losses.domain import (
     accuracy,
     adaptation_loss,
     conditioned,
+    line_of,
     separation_loss,
 )
 from steelshift.losses.embedded import Invalid, Negative, Positive, embed, mine, pull_factor
@@ -169,8 +170,7 @@ class IADSA(Method):
                 hold(right, key, getattr(self, key), words)
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         width, classes = start.encoder.width, start.classifier.out_features
         self.source_encoder = copy.deepcopy(start.encoder)
         self.target_encoder = copy.deepcopy(start.encoder)
@@ -349,8 +349,7 @@ class IADSA(Method):
         loss = adaptation_loss(source, target, self.knobs.adaptation_smoothing)
         if self.knobs.adaptation == "value_function":
             loss = 2 * loss
-        truth = torch.cat([torch.ones(len(source)), torch.zeros(len(target))]).long()
-        return loss, accuracy(torch.cat([source, target]).detach(), truth.to(source.device))
+        return loss, accuracy(torch.cat([source, target]).detach(), line_of(source, target))
 
     def _adaptation_loss(
         self, z_cs: Tensor, z_ct: Tensor, strength: float, omega_a: Tensor

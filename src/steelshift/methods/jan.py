@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
 from steelshift.losses.moments import OF_CLASSES, kernel_distance, kernels
-from steelshift.methods.method import Method, Start, Update, hold
+from steelshift.methods.method import Method, Update, hold
 from steelshift.nn.normalization import encode_both
 from steelshift.nn.reversal import ramp
 
@@ -27,10 +27,6 @@ class JAN(Method):
 
         def __post_init__(self) -> None:
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
-
-    def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
         z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)

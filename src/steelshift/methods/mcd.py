@@ -36,8 +36,7 @@ class MCD(Method):
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.second_classifier = task_classifier(start.encoder.width, start.classifier.out_features)
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:

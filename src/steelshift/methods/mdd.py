@@ -40,8 +40,7 @@ class MDD(Method):
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.adversary = discriminator(
             start.encoder.width,
             knobs.hidden,

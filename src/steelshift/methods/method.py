@@ -6,7 +6,7 @@ optimizer, device, file or logger.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -68,8 +68,10 @@ class Method(nn.Module):
     line: ClassVar[Line] = "target"
     """Whose line-wise normalization layers the inspector keeps."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, knobs: Any) -> None:
+        """knobs: a `Knobs` of the same method."""
         super().__init__()
+        self.knobs = knobs
         self.normalization = start.normalization
         self.shared_encoder = start.encoder
         self.task_classifier = start.classifier

@@ -39,8 +39,7 @@ class SHOT(Method):
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
-        self.knobs = knobs
+        super().__init__(start, knobs)
         self.task_classifier.requires_grad_(False)
         classes, width = start.classifier.weight.shape
         self.register_buffer("centroids", torch.zeros(classes, width + 1))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch.nn import functional as F
 
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
-from steelshift.methods.method import Method, Start, Update
+from steelshift.methods.method import Method, Update
 from steelshift.nn.normalization import use_line
 
 
@@ -20,9 +20,6 @@ class SourceOnly(Method):
     @dataclass(frozen=True)
     class Knobs:
         """Source only has no knobs."""
-
-    def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
 
     def updates(self, source: SourceBatch, target: TargetBatch | None, progress: float) -> Iterator[Update]:
         use_line(self.shared_encoder, "source")

@@ -24,7 +24,7 @@ class TENT(Method):
         """TENT has no knobs."""
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
-        super().__init__(start)
+        super().__init__(start, knobs)
         need_normalization(start.encoder, "tent")
         self.task_classifier.requires_grad_(False)
         self.shared_encoder.requires_grad_(False)

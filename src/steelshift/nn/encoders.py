@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steelshift.errors import UsageError
+from steelshift.exact import exact
 from steelshift.nn.convolution import quicken
 
 Feature = Literal["conv_bottleneck", "conv_flat", "fc7", "fc7_bottleneck"]
@@ -61,16 +62,13 @@ def light_window(size: int) -> Tensor:
     return F.avg_pool1d(rows, side, stride=1)[0].T.contiguous()
 
 
+@exact  # grey levels need more than bf16's eight bits
 def even_light(images: Tensor, window: Tensor) -> Tensor:
     """Take out what lighting and exposure do: float (B, 1, S, S) in [0, 255] -> the same shape, spread near 1.
 
     The mean of a window around each pixel is subtracted, then each image is divided by its own spread. Lighting, gain
     and offset differ from line to line and carry no class; the windows are large against most defects.
     """
-    kind = images.device.type
-    if torch.is_autocast_enabled(kind):
-        with torch.autocast(kind, enabled=False):  # grey levels need more than bf16's eight bits
-            return even_light(images, window)
     centred = images - window @ images @ window.T
     return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + FAINT)
 
