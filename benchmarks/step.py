@@ -145,7 +145,7 @@ def our_step(method: str, name: str, size: int, batch: int) -> tuple[Callable[[]
     trained.train()
     images = torch.rand(2, batch, 1, size, size) * 255
     source = SourceBatch(images[0], {"class": torch.arange(batch) % CLASSES})
-    always = [[source] * 1000, [TargetBatch(images[1])] * 1000]
+    always = [[source] * 1000, [TargetBatch(images[1], images[1])] * 1000]
     phase = types.SimpleNamespace(number=1, steps=1000, source=always[0], target=always[1])
     count = [0]
 

@@ -93,7 +93,8 @@ def batches(
         return made.clamp(0, 255).unsqueeze(1)
 
     unknown = torch.randint(0, CLASSES, (count,), generator=rng)
-    return SourceBatch(images(truth, 140, 10, 0.5), {CLASS: truth}), TargetBatch(images(unknown, 90, 25, 0.8))
+    source, target = images(truth, 140, 10, 0.5), images(unknown, 90, 25, 0.8)
+    return SourceBatch(source, {CLASS: truth}), TargetBatch(target, target)
 
 
 def damage(path: Path, kind: int, rng: np.random.Generator, canary: Path) -> None:

@@ -19,6 +19,7 @@ def tiny_config(lines: Path, out: Path, **options: Any) -> Config:
     defaults = {
         "source": (lines / "source",),
         "target": (lines / "target",),
+        "method": "iadsa",
         "size": 64,
         "batch": 8,
         "steps": 6,

@@ -381,9 +381,13 @@ def test_judges_are_compared_with_the_truth_after_the_fact() -> None:
     assert rank_correlation([1, 2], [1, 2]) is None and rank_correlation([1, 1, 1], [1, 2, 3]) is None
 
 
-def test_the_table_of_judges_comes_by_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_judges_comes_by_command(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench-table", str(finished), "--validators"]) == 0
     assert capsys.readouterr().out == render_validators(finished, "md")
+    shutil.copy(finished / "validators.csv", tmp_path / "kept-validators.csv")
+    assert read_checkpoints(tmp_path / "kept.csv") == read_checkpoints(finished)
     shown = list(csv.DictReader(render_validators(finished, "csv").splitlines()))
     assert [row["validator"] for row in shown] == ["last", *VALIDATORS]
     assert main(["bench-table", str(finished / "rows"), "--validators"]) == 2

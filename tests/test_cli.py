@@ -124,7 +124,7 @@ def test_config_file_and_command_line(lines: Path, tmp_path: Path, capsys: pytes
     config = tmp_path / "my.yaml"
     config.write_text(
         f"source: {lines / 'source'}\ntarget: ['{lines / 'target'}']\nsize: 64\nbatch: 8\nsteps: 2\npretrain_steps: 2\n"
-        "candidates: 1\noracle: false\nlr: 1e-3\nknobs: {pull: 2, negative: nearest}\n"
+        "candidates: 1\noracle: false\nlr: 1e-3\nmethod: iadsa\nknobs: {pull: 2, negative: nearest}\n"
     )
     arguments = ["fit", "--config", str(config), "--out", str(tmp_path / "run")]
     assert main([*arguments, "--steps", "3", "--knobs.beta", "2", "--json"]) == 0

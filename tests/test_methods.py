@@ -289,7 +289,7 @@ def adapted(name, knobs, grid, noise, normalized, steps):
     def lines(step, count, labels=None):
         rng = torch.Generator().manual_seed(9000 + step)
         target = shifted(torch.randint(0, CLASSES, (count,), generator=rng), rng, grid, noise)
-        return batches(step, count)[0], TargetBatch(target)
+        return batches(step, count)[0], TargetBatch(target, target)
 
     trained = build("source_only", encoder=tiny_encoder(normalized=normalized))
     train(trained, 60, rate=0.05, count=12)
@@ -357,7 +357,7 @@ def encoder_gradient(method, progress):
         ("adsa", iadsa, lambda w: {"fixed_weights": (w, 0.05), "ramp": True}, 0.25, 0.8483),
         ("cdan", cdan, lambda weight: {"weight": weight}, 0.25, 0.8483),
         ("mdd", mdd, lambda weight: {"weight": weight}, 0.25, 0.8483),
-        ("bridge", bridge, lambda weight: {"weight": weight, "self_weight": 0.0}, 0.25, 0.8483),
+        ("bridge", bridge, lambda weight: {"weight": weight, "self_weight": 0.0, "restyled": 0.0}, 0.25, 0.8483),
         ("dsn", dsn, lambda weight: {"gamma": weight}, 0.25, 0.8483),
     ],
 )
@@ -648,12 +648,26 @@ def test_adda_leaves_the_source_encoder_and_the_classifier_as_they_were():
 
 
 def test_bridge_without_its_own_parts_is_dann():
-    alone = {"confusion_weight": 0.0, "self_weight": 0.0, "averaging_decay": 0.0}
+    alone = {"confusion_weight": 0.0, "self_weight": 0.0, "averaging_decay": 0.0, "restyled": 0.0}
     one, other = build("dann"), build("bridge", alone)
     train(one, 3)
     train(other, 3)
     assert equal(weights(one.shared_encoder), weights(other.shared_encoder))
     assert equal(weights(other.deployed()[0]), weights(other.shared_encoder))
+
+
+def test_bridge_learns_from_restyled_source_images(monkeypatch):
+    monkeypatch.setattr(bridge, "restyle", lambda source, target: torch.full_like(source, 200.0))
+    source, target = batches(0)
+    method = build("bridge", {"restyled": 1.0})
+    assert (method._restyled(source.images, target.weak) == 200).all()
+    half = (build("bridge")._restyled(source.images.repeat(40, 1, 1, 1), target.weak) == 200).flatten(1).all(1)
+    assert 0.4 < half.float().mean() < 0.6
+    with torch.no_grad():
+        [update] = list(method.updates(source, target, 0.0))[:1]
+        logits = method.task_classifier(method.shared_encoder(torch.full_like(source.images, 200.0)))
+    wanted = torch.nn.functional.cross_entropy(logits.float(), source.labels[CLASS])
+    assert update.log["L_task"].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
 def test_bridge_asks_less_of_classes_that_its_average_finds_seldom():
@@ -843,7 +857,8 @@ WRONG = [
     ("cdan", {"dropout": 1.0}), ("adda", {"hidden": 0}),
     ("mcd", {"encoder_steps": 0}), ("mdd", {"gamma": 0.5}), ("mdd", {"dropout": 1.0}), ("mcc", {"temperature": 0.0}),
     ("dsn", {"alpha": -1.0}), ("dsn", {"beta": -1.0}), ("dsn", {"gamma": -1.0}), ("dsn", {"dropout": 1.0}),
-    *[("bridge", {key: -1.0}) for key in ("weight", "confusion_weight", "temperature", "self_weight", "dropout")],
+    *[("bridge", {key: -1.0}) 
+      for key in ("restyled", "weight", "confusion_weight", "temperature", "self_weight", "dropout")],
     ("bridge", {"averaging_decay": 1.0}), ("shot", {"beta": -1.0}),
     ("fixmatch", {"threshold": 1.5}), ("sdat", {"rho": 0.0}), ("sdat", {"weight": -1.0}),
     ("dann", {"dropout": 1.5}), ("dann", {"dropout": -0.1}), ("dann", {"weight": -1.0}), ("dann", {"hidden": 0}),

@@ -195,7 +195,12 @@ def train_alone(config: Config, *, resume: bool = True) -> None:
     training.adapt(open_target_labels(config, lines) if config.method == "oracle" else None)
 
 
-RESUMED = [(name, train_alone) for name in METHODS] + [("source_only", fit), ("iadsa", fit), ("oracle", fit)]
+RESUMED = [(name, train_alone) for name in METHODS] + [
+    ("source_only", fit),
+    ("iadsa", fit),
+    ("bridge", fit),
+    ("oracle", fit),
+]
 
 
 @pytest.mark.parametrize(("method", "work"), RESUMED, ids=[f"{name} {work.__name__}" for name, work in RESUMED])

@@ -130,8 +130,16 @@ def test_a_batch_larger_than_the_line_is_still_whole(cache):
     assert source(few, labels={CLASS: np.array([0, 1, 1])}).epoch == 1
 
 
+def test_the_weak_images_are_the_same_in_their_own_light(cache):
+    batch, plain = target(cache, augmentation="plain")[3], target(cache, augmentation="none")[3]
+    assert torch.equal(plain.images, plain.weak)
+    assert not torch.equal(batch.images, batch.weak)
+    pairs = torch.stack([batch.images.flatten(1), batch.weak.flatten(1)], 1)
+    assert all(torch.corrcoef(pair)[0, 1] > 0.98 for pair in pairs)  # plain augmentation changes light linearly
+
+
 def test_a_target_batch_has_no_place_for_a_label(cache):
-    assert [field.name for field in fields(TargetBatch)] == ["images"]
+    assert [field.name for field in fields(TargetBatch)] == ["images", "weak"]
     assert not [name for name in dir(TargetStream) if "label" in name.lower()]
     assert "labels" in {field.name for field in fields(SourceBatch)}
     with pytest.raises(TypeError):

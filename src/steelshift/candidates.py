@@ -42,23 +42,23 @@ class Candidates:
 
 def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Candidates:
     """Pass images of both lines through every checkpoint, and let those judges score it that are asked for."""
-    lines, config = training.lines, training.config
+    lines, config, device = training.lines, training.config, training.fast.device
     judges = tuple(dict.fromkeys([*ALWAYS, *judges]))
     rng = np.random.default_rng([config.seed, 1 << 21])
     truth = lines.labels(VAL)
-    prepared = prepared_rows(lines.source.part(VAL), config.size)
-    prepared_target = prepared_rows(lines.unlabelled(), config.size, MOST_VALIDATED)
-    prepared_test = prepared_rows(lines.target.part(TEST), config.size)
+    prepared = prepared_rows(lines.source.part(VAL), config.size).to(device)
+    prepared_target = prepared_rows(lines.unlabelled(), config.size, MOST_VALIDATED).to(device)
+    prepared_test = prepared_rows(lines.target.part(TEST), config.size).to(device)
     source_training = None
     if NEEDS_SOURCE_TRAINING & set(judges):
-        source_training = prepared_rows(lines.source.part(TRAIN), config.size, MOST_VALIDATED)
+        source_training = prepared_rows(lines.source.part(TRAIN), config.size, MOST_VALIDATED).to(device)
     turn = rng.permutation(len(prepared_target))
     partner = np.empty_like(turn)
     partner[turn] = np.roll(turn, 1)  # never the image itself, but where it is the only one
     mixtures = None
     if NEEDS_MIXTURES & set(judges):
         mixtures = MIXING * prepared_target + (1 - MIXING) * prepared_target[torch.from_numpy(partner)]
-    baseline = training.inspector(training.baseline_phase, config.steps)
+    baseline = training.inspector(training.baseline_phase, config.steps).to(device)
     found = Candidates(
         steps=training.method_phase.kept_at,
         scores={judge: [] for judge in judges},
@@ -69,7 +69,7 @@ def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Cand
     )
     with showing(say("judging_candidates"), len(found.steps)) as advance:
         for done, step in enumerate(found.steps, start=1):
-            inspector = training.inspector(training.method_phase, step)
+            inspector = training.inspector(training.method_phase, step).to(device)
             seen = Seen(
                 validation=answers(inspector, prepared),
                 truth=truth,

@@ -88,7 +88,7 @@ def fit(arguments: list[str]) -> None:
 
     keep_memory()
     values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}
-    method = _value_of("--method", arguments) or values.get("method") or "iadsa"
+    method = _value_of("--method", arguments) or values.get("method") or Config.method
     knobs = from_mapping(knobs_of(method), values.pop("knobs", None) or {}, prefix="knobs.")
     required = {name: tyro.MISSING for name in ("source", "target", "out")}
     default = from_mapping(Config, values, **required, knobs=knobs)

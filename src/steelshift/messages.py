@@ -504,8 +504,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "随机标注 {count} 张目标测试图像即可确定到正负 {points:g} 个百分点。",
     ),
     "no_validators": (
-        "{path} holds no validators.csv. Name the folder that `steelshift bench` wrote.",
-        "{path} 中没有 validators.csv。请给出 `steelshift bench` 写入的文件夹。",
+        "{path} has no validators.csv. Name the folder that `steelshift bench` wrote, or a table that it lies beside.",
+        "{path} 没有 validators.csv。请给出 `steelshift bench` 写入的文件夹，或旁边保存着它的表格。",
     ),
     "no_results": (
         "{path} holds no results.csv. Name the folder that `steelshift bench` wrote, or its results.csv.",

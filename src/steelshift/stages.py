@@ -146,6 +146,7 @@ class Training:
             "augmentation": config.augmentation,
             "seed": config.seed,
             "bf16": self.fast.bf16,
+            "device": self.fast.device,
         }
 
     def _train(self, phase: Phase, method: Method) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy import stats
 
-from steelshift.bench.sheets import as_csv, number, read_sheet
+from steelshift.bench.sheets import as_csv, beside, number, read_sheet
 from steelshift.bench.table import Format, in_html, markdown, mean_and_interval
 from steelshift.errors import UsageError
 from steelshift.selection.validators import choose
@@ -31,8 +31,12 @@ def render_validators(folder: Path, kind: Format) -> str:
 
 
 def read_checkpoints(folder: Path) -> list[dict[str, Any]]:
-    """Rows of validators.csv; numbers as numbers, None where a judge was not asked."""
-    rows = read_sheet(folder / "validators.csv", set(NOT_JUDGES), UsageError("no_validators", path=folder))
+    """Rows of validators.csv of a folder, or of NAME-validators.csv beside a table NAME.csv.
+
+    Numbers as numbers, None where a judge was not asked.
+    """
+    path = beside(folder) if folder.suffix == ".csv" else folder / "validators.csv"
+    rows = read_sheet(path, set(NOT_JUDGES), UsageError("no_validators", path=folder))
     return [
         {key: value if key in ("pair", "method", "seed") else number(value) for key, value in row.items()}
         for row in rows

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from steelshift.bench.pairs import prepare
-from steelshift.bench.sheets import as_csv, read_sheet
+from steelshift.bench.sheets import as_csv, beside, read_sheet
 from steelshift.bench.suite import Suite, load_suite
 from steelshift.errors import Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
@@ -138,8 +138,8 @@ def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
     """Rows of an earlier table, with its checkpoints where NAME-validators.csv lies beside NAME.csv."""
     scored: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     refusal = UsageError("no_results", path=known)
-    beside = known.with_name(f"{known.stem}-validators.csv")
-    for part in read_sheet(beside, set(VALIDATOR_COLUMNS), refusal) if beside.exists() else []:
+    checkpoint_table = beside(known)
+    for part in read_sheet(checkpoint_table, set(VALIDATOR_COLUMNS), refusal) if checkpoint_table.exists() else []:
         scored[part["pair"], part["method"], part["seed"]].append(part)
     other = 0
     needed = {"pair", "method", "seed", "config_sha", "threads", "steps", "by_step"}

@@ -33,3 +33,8 @@ def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
 def number(text: str) -> float | None:
     """None for an empty field. Raises ValueError."""
     return float(text) if text else None
+
+
+def beside(table: Path) -> Path:
+    """Where the checkpoints of a kept table NAME.csv are kept: NAME-validators.csv."""
+    return table.with_name(f"{table.stem}-validators.csv")

@@ -76,7 +76,8 @@ def grey_values(images: Tensor, kind: Augmentation, rng: np.random.Generator) ->
         slope = angle.cos() * ramp + angle.sin() * ramp[:, None]
         images = images + draw(0, strength.gradient) * slope
     if strength.noise:
-        noise = torch.from_numpy(rng.standard_normal((batch, 1, size, size), dtype=np.float32)).to(images.device)
+        generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
         images = images + draw(0, strength.noise) * noise
     return images.clamp_(0, 255)
 

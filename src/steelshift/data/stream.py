@@ -19,6 +19,7 @@ from steelshift.resample import resample, to_grey
 Sampler = Literal["balanced", "random"]
 CLASS = "class"
 """The task of a plain run."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class TargetBatch:
     """Images of the target line. There is no field for a label, so no method can read one."""
 
     images: Tensor
+    """float32 (B, 1, S, S) in [0, 255]."""
+    weak: Tensor
+    """The same images, cropped and flipped alike, but in the light in which they were taken."""
+
+    def to(self, device: torch.device) -> "TargetBatch":
+        return TargetBatch(self.images.to(device), self.weak.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +52,20 @@ class _Images:
     seed: int
     bf16: bool = False
     """Whether images are resized in bf16."""
+    device: torch.device = CPU
+    """Where batches are made."""
 
     @property
     def epoch(self) -> int:
         """Steps in which every image is seen about once."""
         return max(1, len(self.cache) // self.batch)
 
-    def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented images, and the same before their grey values were changed."""
         shapes = np.array([self.cache.shapes[row][:2] for row in rows])
         cut = boxes(shapes, self.augmentation, rng)
-        images = resized(self.cache, rows, self.size, cut, bf16=self.bf16)
-        return grey_values(images, self.augmentation, rng)
+        weak = resized(self.cache, rows, self.size, cut, bf16=self.bf16, device=self.device)
+        return grey_values(weak, self.augmentation, rng), weak
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, number])
@@ -82,7 +92,7 @@ class SourceStream(_Images):
         rng = self._generator(1, step)
         rows = self._balanced(rng) if self.sampler == "balanced" else self._in_turn(2, step)
         labels = {task: torch.from_numpy(values[rows]) for task, values in self.labels.items()}
-        return SourceBatch(self._draw(rows, rng), labels)
+        return SourceBatch(self._draw(rows, rng)[0], labels)
 
     def _balanced(self, rng: np.random.Generator) -> np.ndarray:
         labels = next(iter(self.labels.values()))
@@ -120,27 +130,34 @@ class JoinedStream:
 class TargetStream(_Images):
     def __getitem__(self, step: int) -> TargetBatch:
         rng = self._generator(3, step)
-        return TargetBatch(self._draw(self._in_turn(4, step), rng))
+        return TargetBatch(*self._draw(self._in_turn(4, step), rng))
 
     def whole(self) -> Iterator[TargetBatch]:
         """Every image once, as it is, in the order of the cache."""
         for start in range(0, len(self.cache), self.batch):
             rows = np.arange(start, min(start + self.batch, len(self.cache)))
-            yield TargetBatch(resized(self.cache, rows, self.size, bf16=self.bf16))
+            images = resized(self.cache, rows, self.size, bf16=self.bf16, device=self.device)
+            yield TargetBatch(images, images)
 
 
 def resized(
-    cache: PixelCache, rows: np.ndarray, size: int, cut: np.ndarray | None = None, *, bf16: bool = False
+    cache: PixelCache,
+    rows: np.ndarray,
+    size: int,
+    cut: np.ndarray | None = None,
+    *,
+    bf16: bool = False,
+    device: torch.device = CPU,
 ) -> Tensor:
     """Rows of a cache at one size: float32 (len(rows), 1, size, size) in [0, 255]; `cut` are boxes, else whole."""
-    images = torch.empty(len(rows), 1, size, size)
+    images = torch.empty(len(rows), 1, size, size, device=device)
     shapes = np.array([cache.shapes[row] for row in rows])
     for at, shape in alike(shapes):
-        pixels = torch.from_numpy(np.stack([cache[rows[i]] for i in at]))
+        pixels = torch.from_numpy(np.stack([cache[rows[i]] for i in at])).to(device)
         grey = pixels[..., 0] if shape[2] == 1 else to_grey(pixels)
         height, width = map(float, shape[:2])
         box = np.array([[0, 0, height, width]], np.float32).repeat(len(at), 0) if cut is None else cut[at]
-        part = resample(grey, torch.from_numpy(box), size, bf16=bf16)
+        part = resample(grey, torch.from_numpy(box).to(device), size, bf16=bf16)
         if len(at) == len(rows):
             return part
         images[torch.from_numpy(at)] = part

@@ -92,7 +92,7 @@ class Inspector(nn.Module):
 @torch.inference_mode()
 def in_batches(function: object, prepared: Tensor, batch: int = 64) -> np.ndarray:
     """Apply a function of tensors to (N, 1, S, S), some at a time; the results in one array."""
-    return torch.cat([function(part) for part in prepared.split(batch)]).numpy()
+    return torch.cat([function(part) for part in prepared.split(batch)]).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -100,7 +100,7 @@ def answers(inspector: Inspector, prepared: Tensor, batch: int = 64) -> Answers:
     """Features and uncalibrated logits of (N, 1, S, S), in one pass."""
     features = [inspector.encoder(part) for part in prepared.split(batch)]
     logits = [inspector.classifier(part) for part in features]
-    return Answers(torch.cat(features).numpy(), torch.cat(logits).numpy())
+    return Answers(torch.cat(features).cpu().numpy(), torch.cat(logits).cpu().numpy())
 
 
 def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]) -> None:

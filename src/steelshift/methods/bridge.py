@@ -1,15 +1,18 @@
-"""Bridge: adversarial alignment, minimum class confusion, and an average network that teaches the trained one.
+"""Bridge: source images restyled to the target line, adversarial alignment, class confusion, and an average teacher.
 
 L = L_task + L_adapt(R(z)) + c L_confusion(C(z_t)) + s ramp(p) L_self
 
+    L_task       cross-entropy on source images, of which a share is shown as the target line's camera would have taken
+                 them: polarity, spectrum and grey values of unlabelled target images (data/restyle.py)
     L_adapt      DANN's loss; R reverses the gradient with strength `weight` times the ramp
     L_confusion  MCC's loss on the answers for target images
     L_self       mean[ 1(q_k >= t_k) CE(C(E(strong(x_t))), k) ],  k = argmax q, q the answer of the average network
     t_k          = m f_k / max f:  m and f the running means of max q and of q, so that rare and hard classes take part
 
-Alignment alone leaves classes that overlap on the target line; confusion alone moves target images to the nearest
-class, right or wrong. The average network, which is also the one deployed, follows no single step of either. Thresholds
-are those of FreeMatch (Wang et al., ICLR 2023); DANN and MCC: see their files.
+What a camera changes is given to the source images with their labels; alignment and confusion are left with what is
+particular to the steel. The average network, which is also the one deployed, follows no single step. Its target images
+are in the light in which they were taken, those of the trained network in any other. Thresholds are those of FreeMatch
+(Wang et al., ICLR 2023); DANN and MCC: see their files.
 """
 
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steelshift.data.augment import strong_view
+from steelshift.data.restyle import restyle
 from steelshift.data.stream import CLASS, SourceBatch, TargetBatch
 from steelshift.losses.domain import accuracy, adaptation_loss, line_of
 from steelshift.losses.unlabelled import class_confusion
@@ -37,6 +41,8 @@ REMEMBERED = 0.9
 class Bridge(Method):
     @dataclass(frozen=True)
     class Knobs:
+        restyled: float = 0.5
+        """Share of source images that are restyled to the target line, 0 to 1."""
         weight: float = 1.0
         """Strength of the reversed gradient at the end of the ramp, 0 or more; 0 leaves alignment out."""
         confusion_weight: float = 1.0
@@ -53,6 +59,7 @@ class Bridge(Method):
         """Dropout after that layer, 0 to 1."""
 
         def __post_init__(self) -> None:
+            hold(0 <= self.restyled <= 1, "restyled", self.restyled, "0 to 1")
             for key in ("weight", "confusion_weight", "self_weight"):
                 hold(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
             hold(self.temperature > 0, "temperature", self.temperature, "above 0")
@@ -70,7 +77,8 @@ class Bridge(Method):
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
         knobs = self.knobs
-        z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
+        shown = self._restyled(source.images, target.weak) if knobs.restyled else source.images
+        z_s, z_t = encode_both(self.shared_encoder, shown, target.images, self.normalization)
         z = torch.cat([z_s, z_t])
         logits = self.task_classifier(z).float()
         task = F.cross_entropy(logits[: len(z_s)], source.labels[CLASS], ignore_index=-1)
@@ -85,12 +93,18 @@ class Bridge(Method):
             "accuracy_D_a": accuracy(domain.detach(), line_of(z_s, z_t)),
         }
         if knobs.self_weight:
-            taught, taken = self._self_training(target.images)
+            taught, taken = self._self_training(target.weak)
             loss = loss + knobs.self_weight * ramp(progress) * taught
             log |= {"L_self": taught.detach(), "taken": taken}
         yield Update(loss, moves=("shared_encoder", "task_classifier", "adaptation_discriminator"), log=log)
         follow(self.averaged_encoder, self.shared_encoder, knobs.averaging_decay)
         follow(self.averaged_classifier, self.task_classifier, knobs.averaging_decay)
+
+    @torch.no_grad()
+    def _restyled(self, source: Tensor, target: Tensor) -> Tensor:
+        chosen = torch.rand(len(source), 1, 1, 1).to(source.device) < self.knobs.restyled
+        even = self.shared_encoder.even
+        return torch.where(chosen, restyle(even(source), even(target)), source)
 
     def _self_training(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """L_self, and the share of images that it takes."""

@@ -32,10 +32,10 @@ class FixMatch(Method):
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
-        strong = strong_view(target.images)
+        strong = strong_view(target.weak)
         use_line(self.shared_encoder, "target")
         with torch.no_grad():
-            sure, called = self.task_classifier(self.shared_encoder(target.images)).float().softmax(1).max(1)
+            sure, called = self.task_classifier(self.shared_encoder(target.weak)).float().softmax(1).max(1)
         taken = (sure >= self.knobs.threshold).float()
         z_s, z_t = encode_both(self.shared_encoder, source.images, strong, self.normalization)
         task = F.cross_entropy(self.task_classifier(z_s).float(), source.labels[CLASS], ignore_index=-1)

@@ -43,8 +43,8 @@ class Config:
     """CSV with the columns label and path (or id) of a few target images: they train too, and are never judged by."""
     few_share: float = 0.25
     """Share of each labelled batch that those few fill, above 0 and below 1."""
-    method: str = "iadsa"
-    """How to adapt: iadsa, dann, mcc ... (all names: ask for a wrong one), or auto: several, the best by `select`."""
+    method: str = "bridge"
+    """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select`."""
     encoder: str = "alexnet"
     """alexnet, or any model of torchvision or timm by name."""
     size: int = 112
@@ -163,7 +163,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class AutoKnobs:
-    methods: tuple[str, ...] = ("dann", "mcc", "iadsa")
+    methods: tuple[str, ...] = ("dann", "bridge")
     """Methods that are trained and compared, each with its default knobs; source only is always among them."""
 
     def __post_init__(self) -> None:
