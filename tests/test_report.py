@@ -144,6 +144,7 @@ def invented():
         "source": images[0],
         "source_class": np.arange(5) % len(CLASSES),
         "source_heat": images[1],
+        "source_restyled": images[3],
         "target": images[2],
         "target_predicted": np.arange(5)[::-1] % len(CLASSES),
         "target_probability": np.linspace(0.4, 1, 5),
@@ -155,8 +156,8 @@ def invented():
 def test_page_is_well_formed_and_complete():
     text = page.render(*invented())
     walk = Walk(text)
-    sections = ["judged", "samples", "heat", "shares", "maps", "losses", "weights", "discriminators", "embedded"]
-    assert walk.ids == [*sections, "candidates", "distance", "data", "configuration"]
+    sections = ["judged", "samples", "restyled", "heat", "shares", "maps", "losses", "weights", "discriminators"]
+    assert walk.ids == [*sections, "embedded", "candidates", "distance", "data", "configuration"]
     assert {reference[1:] for reference in walk.references if reference.startswith("#")} == {*walk.ids} - {"judged"}
     assert walk.tags.count("figcaption") == walk.tags.count("figure") > 20
     assert "划痕" in "".join(walk.text) and "1234567" in walk.text and "chosen: step 40" in text
@@ -202,6 +203,13 @@ def test_renders_without_any_one_key():
         Walk(page.render(report, {k: v for k, v in thumbnails.items() if k != key}))
     assert Walk(page.render({}, {})).ids == ["judged"]
     assert pictures.before_after({}, {}).startswith(b"\x89PNG")
+
+
+def test_restyled_images_are_shown_where_a_method_learned_from_such():
+    report, thumbnails = invented()
+    assert "Source images, restyled" in page.render(report, thumbnails)
+    del thumbnails["source_restyled"]
+    assert "restyled" not in page.render(report, thumbnails)
 
 
 def test_long_runs_and_large_images_stay_small():

@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from steelshift.data.cache import PixelCache
+from steelshift.data.restyle import restyle
 from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.data.stream import resized
 from steelshift.inspection.inspector import Inspector, in_batches
@@ -16,6 +17,7 @@ from steelshift.lines import Line, Lines
 from steelshift.losses.embedded import embed, mine
 from steelshift.messages import say
 from steelshift.methods import Method
+from steelshift.methods.bridge import Bridge
 from steelshift.methods.iadsa import IADSA
 from steelshift.selection.metrics import scores
 from steelshift.selection.validators import proxy_a_distance
@@ -88,7 +90,10 @@ def collect_evidence(
             "threshold": inspector.specification.threshold,
         },
     }
-    return report, _thumbnails(prepared, truth, probabilities, inspector)
+    thumbnails = _thumbnails(prepared, truth, probabilities, inspector)
+    if isinstance(config.knobs, Bridge.Knobs) and config.knobs.restyled:
+        thumbnails["source_restyled"] = _restyled(prepared, truth, inspector, config.seed)
+    return report, thumbnails
 
 
 def _prepared(cache: PixelCache, size: int) -> torch.Tensor:
@@ -240,6 +245,16 @@ def _thumbnails(
         found[line] = images[:, 0].detach().round().clamp(0, 255).to(torch.uint8).numpy()
         found[f"{line}_heat"] = (heat * 255).round().to(torch.uint8).numpy()
     return found
+
+
+def _restyled(
+    prepared: dict[str, torch.Tensor], source_class: np.ndarray, inspector: Inspector, seed: int
+) -> np.ndarray:
+    """The shown source images in the style of the target line, as the method learned from such."""
+    torch.manual_seed(seed)
+    even = inspector.encoder.even
+    source, target = prepared["source"][_of_each(source_class)], prepared["target"][:MEASURED]
+    return restyle(even(source), even(target))[:, 0].round().to(torch.uint8).numpy()
 
 
 def _of_each(classes: np.ndarray) -> np.ndarray:

@@ -60,6 +60,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> s
     classes = [str(name) for name in report.get("classes") or []]
     sections = [
         ("samples", "What both cameras see", _samples(report, thumbnails, classes)),
+        ("restyled", "The source line in the style of the target", _restyled(thumbnails, classes)),
         ("heat", "Where the inspector looks", _heat(thumbnails, classes)),
         ("shares", "What it predicts on the target line", _shares(report, classes)),
         ("maps", "How far apart the lines are", _maps(report, classes)),
@@ -381,6 +382,22 @@ def _samples(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray], cl
         "Target line",
     )
     return _side_by_side(left, right)
+
+
+def _restyled(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
+    images, names = _images(thumbnails, "source_restyled"), thumbnails.get("source_class")
+    cards = [
+        _card(image, _words(_name(classes, names[index])) if names is not None else "")
+        for index, image in enumerate(images)
+    ]
+    if not cards:
+        return ""
+    caption = (
+        "The source images above as the target line's camera would have taken them: its polarity, sharpness and noise, "
+        "its grey values, from target images that nobody labelled. The inspector learned from both. A class that is "
+        "dark on one line and bright on the other can be mistaken here."
+    )
+    return _figure(_cards(cards), caption, "Source images, restyled")
 
 
 def _images(thumbnails: Mapping[str, np.ndarray], key: str) -> np.ndarray | list[np.ndarray]:
