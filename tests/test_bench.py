@@ -388,6 +388,7 @@ def test_the_table_of_judges_comes_by_command(
     assert capsys.readouterr().out == render_validators(finished, "md")
     shutil.copy(finished / "validators.csv", tmp_path / "kept-validators.csv")
     assert read_checkpoints(tmp_path / "kept.csv") == read_checkpoints(finished)
+    assert read_checkpoints(finished / "results.csv") == read_checkpoints(finished)
     shown = list(csv.DictReader(render_validators(finished, "csv").splitlines()))
     assert [row["validator"] for row in shown] == ["last", *VALIDATORS]
     assert main(["bench-table", str(finished / "rows"), "--validators"]) == 2

@@ -670,6 +670,24 @@ def test_bridge_learns_from_restyled_source_images(monkeypatch):
     assert update.log["L_task"].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["bridge", "fixmatch"])
+def test_teachers_see_target_images_in_their_own_light(name, monkeypatch):
+    source, target = batches(0)
+    target = TargetBatch(target.images, (target.images + 40).clamp(max=255))
+    seen = []
+    monkeypatch.setattr({"bridge": bridge, "fixmatch": fixmatch}[name], "strong_view", lambda x: seen.append(x) or x)
+    method = build(name)
+    if name == "bridge":
+        method.averaged_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        monkeypatch.setattr(bridge, "restyle", lambda one, other: seen.append(other) or one)
+    list(method.updates(source, target, 0.5))
+    wanted = (
+        [target.weak] if name == "fixmatch" else [method.shared_encoder.even(target.weak), target.weak, target.weak]
+    )
+    assert len(seen) == len(wanted)
+    assert all(torch.equal(one, other) for one, other in zip(seen, wanted, strict=True))
+
+
 def test_bridge_asks_less_of_classes_that_its_average_finds_seldom():
     method = build("bridge")
     train(method, 5)
@@ -857,7 +875,7 @@ WRONG = [
     ("cdan", {"dropout": 1.0}), ("adda", {"hidden": 0}),
     ("mcd", {"encoder_steps": 0}), ("mdd", {"gamma": 0.5}), ("mdd", {"dropout": 1.0}), ("mcc", {"temperature": 0.0}),
     ("dsn", {"alpha": -1.0}), ("dsn", {"beta": -1.0}), ("dsn", {"gamma": -1.0}), ("dsn", {"dropout": 1.0}),
-    *[("bridge", {key: -1.0}) 
+    *[("bridge", {key: -1.0})
       for key in ("restyled", "weight", "confusion_weight", "temperature", "self_weight", "dropout")],
     ("bridge", {"averaging_decay": 1.0}), ("shot", {"beta": -1.0}),
     ("fixmatch", {"threshold": 1.5}), ("sdat", {"rho": 0.0}), ("sdat", {"weight": -1.0}),

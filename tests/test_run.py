@@ -148,6 +148,14 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
     assert html == html_after
 
 
+def test_the_report_of_bridge_shows_what_it_learned_from(lines: Path, tmp_path: Path) -> None:
+    fit(tiny_config(lines, tmp_path / "run", method="bridge"))
+    with np.load(tmp_path / "run" / "thumbnails.npz") as thumbnails:
+        assert thumbnails["source_restyled"].shape == thumbnails["source"].shape
+        assert (thumbnails["source_restyled"] != thumbnails["source"]).any()
+    assert "Source images, restyled" in page(tmp_path / "run")
+
+
 def relabel(target: Path, change: str) -> None:
     folders = sorted(path for path in target.iterdir() if path.is_dir())
     if change == "permuted":

@@ -46,12 +46,12 @@ def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Cand
     judges = tuple(dict.fromkeys([*ALWAYS, *judges]))
     rng = np.random.default_rng([config.seed, 1 << 21])
     truth = lines.labels(VAL)
-    prepared = prepared_rows(lines.source.part(VAL), config.size).to(device)
-    prepared_target = prepared_rows(lines.unlabelled(), config.size, MOST_VALIDATED).to(device)
-    prepared_test = prepared_rows(lines.target.part(TEST), config.size).to(device)
+    prepared = prepared_rows(lines.source.part(VAL), config.size)
+    prepared_target = prepared_rows(lines.unlabelled(), config.size, MOST_VALIDATED)
+    prepared_test = prepared_rows(lines.target.part(TEST), config.size)
     source_training = None
     if NEEDS_SOURCE_TRAINING & set(judges):
-        source_training = prepared_rows(lines.source.part(TRAIN), config.size, MOST_VALIDATED).to(device)
+        source_training = prepared_rows(lines.source.part(TRAIN), config.size, MOST_VALIDATED)
     turn = rng.permutation(len(prepared_target))
     partner = np.empty_like(turn)
     partner[turn] = np.roll(turn, 1)  # never the image itself, but where it is the only one
@@ -63,7 +63,9 @@ def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Cand
         steps=training.method_phase.kept_at,
         scores={judge: [] for judge in judges},
         largest_share=[],
-        baseline_share=validators.most_frequent_share(in_batches(baseline.logits, prepared_target).argmax(1)),
+        baseline_share=validators.most_frequent_share(
+            in_batches(baseline.logits, prepared_target, device=device).argmax(1)
+        ),
         validation_logits=[],
         test_logits=[],
     )
@@ -74,15 +76,17 @@ def look_at_candidates(training: Training, judges: tuple[str, ...] = ()) -> Cand
                 validation=answers(inspector, prepared),
                 truth=truth,
                 target=answers(inspector, prepared_target),
-                source_training=None if source_training is None else in_batches(inspector.encoder, source_training),
-                mixed=None if mixtures is None else in_batches(inspector.logits, mixtures),
+                source_training=None
+                if source_training is None
+                else in_batches(inspector.encoder, source_training, device=device),
+                mixed=None if mixtures is None else in_batches(inspector.logits, mixtures, device=device),
                 partner=partner,
             )
             for judge in judges:
                 found.scores[judge].append(validators.score(judge, seen))
             found.largest_share.append(validators.most_frequent_share(seen.target.predicted))
             found.validation_logits.append(seen.validation.logits)
-            found.test_logits.append(in_batches(inspector.logits, prepared_test))
+            found.test_logits.append(in_batches(inspector.logits, prepared_test, device=device))
             advance(done)
     return found
 

@@ -52,15 +52,18 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
 
     test = lines.target.part(TEST)
     device = training.fast.device
-    prepared = resized(test, np.arange(len(test)), config.size).to(device)
+    prepared = resized(test, np.arange(len(test)), config.size)
     baseline = training.inspector(training.baseline_phase, config.steps).to(device)
     of_candidates = [judged(logits) for logits in candidates.test_logits]
     by_step = [found["mean_class_accuracy"] for found in of_candidates]
     peeked = int(np.argmax(by_step))
-    details = {"source_only": judged(in_batches(baseline.logits, prepared)), "selected": of_candidates[chosen]}
+    details = {
+        "source_only": judged(in_batches(baseline.logits, prepared, device=device)),
+        "selected": of_candidates[chosen],
+    }
     trainable = (labels[lines.target.side == TRAIN] >= 0).any()
     if config.oracle and trainable:
-        details["oracle"] = judged(in_batches(training.oracle(labels).to(device).logits, prepared))
+        details["oracle"] = judged(in_batches(training.oracle(labels).to(device).logits, prepared, device=device))
     before, after = details["source_only"]["mean_class_accuracy"], by_step[chosen]
     words = "judged_better" if after > before + SAME else "judged_worse" if after < before - SAME else "judged_same"
     return {

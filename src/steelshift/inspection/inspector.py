@@ -7,7 +7,7 @@ The folder holds weights as safetensors and everything else as JSON and PNG; rea
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,15 +90,18 @@ class Inspector(nn.Module):
 
 
 @torch.inference_mode()
-def in_batches(function: object, prepared: Tensor, batch: int = 64) -> np.ndarray:
-    """Apply a function of tensors to (N, 1, S, S), some at a time; the results in one array."""
-    return torch.cat([function(part) for part in prepared.split(batch)]).cpu().numpy()
+def in_batches(
+    function: Callable[[Tensor], Tensor], prepared: Tensor, batch: int = 64, *, device: torch.device | None = None
+) -> np.ndarray:
+    """Apply a function of tensors to (N, 1, S, S), some at a time on a device; the results in one array."""
+    return torch.cat([function(part.to(device)).cpu() for part in prepared.split(batch)]).numpy()
 
 
 @torch.inference_mode()
 def answers(inspector: Inspector, prepared: Tensor, batch: int = 64) -> Answers:
     """Features and uncalibrated logits of (N, 1, S, S), in one pass."""
-    features = [inspector.encoder(part) for part in prepared.split(batch)]
+    device = inspector.classifier.weight.device
+    features = [inspector.encoder(part.to(device)) for part in prepared.split(batch)]
     logits = [inspector.classifier(part) for part in features]
     return Answers(torch.cat(features).cpu().numpy(), torch.cat(logits).cpu().numpy())
 

@@ -3,7 +3,8 @@
 L = L_task + L_adapt(R(z)) + c L_confusion(C(z_t)) + s ramp(p) L_self
 
     L_task       cross-entropy on source images, of which a share is shown as the target line's camera would have taken
-                 them: polarity, spectrum and grey values of unlabelled target images (data/restyle.py)
+                 them: polarity, spectrum and grey values of unlabelled target images (data/restyle.py). A few labelled
+                 target images, where there are such, count as source images here too
     L_adapt      DANN's loss; R reverses the gradient with strength `weight` times the ramp
     L_confusion  MCC's loss on the answers for target images
     L_self       mean[ 1(q_k >= t_k) CE(C(E(strong(x_t))), k) ],  k = argmax q, q the answer of the average network

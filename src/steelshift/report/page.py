@@ -394,8 +394,8 @@ def _restyled(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
         return ""
     caption = (
         "The source images above as the target line's camera would have taken them: its polarity, sharpness and noise, "
-        "its grey values, from target images that nobody labelled. The inspector learned from both. A class that is "
-        "dark on one line and bright on the other can be mistaken here."
+        "its grey values, from target images that nobody labelled. The inspector learned from training images treated "
+        "like this. A class that is dark on one line and bright on the other can be mistaken here."
     )
     return _figure(_cards(cards), caption, "Source images, restyled")
 
