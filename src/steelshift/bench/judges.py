@@ -31,13 +31,11 @@ def render_validators(folder: Path, kind: Format) -> str:
 
 
 def read_checkpoints(folder: Path) -> list[dict[str, Any]]:
-    """Rows of validators.csv of a folder, or of NAME-validators.csv beside a table NAME.csv.
+    """Rows of validators.csv of a folder, or of the checkpoints beside a table.
 
     Numbers as numbers, None where a judge was not asked.
     """
-    path = folder / "validators.csv"
-    if folder.suffix == ".csv":  # one that was kept, or that of a folder which `bench` wrote
-        path = kept if (kept := beside(folder)).exists() else folder.with_name("validators.csv")
+    path = beside(folder) if folder.suffix == ".csv" else folder / "validators.csv"
     rows = read_sheet(path, set(NOT_JUDGES), UsageError("no_validators", path=folder))
     return [
         {key: value if key in ("pair", "method", "seed") else number(value) for key, value in row.items()}

@@ -135,7 +135,7 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
 
 
 def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
-    """Rows of an earlier table, with its checkpoints where NAME-validators.csv lies beside NAME.csv."""
+    """Rows of an earlier table, with its checkpoints where they lie beside it."""
     scored: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     refusal = UsageError("no_results", path=known)
     checkpoint_table = beside(known)

@@ -36,5 +36,5 @@ def number(text: str) -> float | None:
 
 
 def beside(table: Path) -> Path:
-    """Where the checkpoints of a kept table NAME.csv are kept: NAME-validators.csv."""
-    return table.with_name(f"{table.stem}-validators.csv")
+    """Where the checkpoints of a table are: validators.csv by a suite's results.csv, else NAME-validators.csv."""
+    return table.with_name("validators.csv" if table.name == "results.csv" else f"{table.stem}-validators.csv")

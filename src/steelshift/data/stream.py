@@ -39,9 +39,6 @@ class TargetBatch:
     weak: Tensor
     """The same images, cropped and flipped alike, but in the light in which they were taken."""
 
-    def to(self, device: torch.device) -> "TargetBatch":
-        return TargetBatch(self.images.to(device), self.weak.to(device))
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Images:
@@ -53,7 +50,7 @@ class _Images:
     bf16: bool = False
     """Whether images are resized in bf16."""
     device: torch.device = CPU
-    """Where batches are made."""
+    """Where batches are made, and train."""
 
     @property
     def epoch(self) -> int:
@@ -91,7 +88,7 @@ class SourceStream(_Images):
     def __getitem__(self, step: int) -> SourceBatch:
         rng = self._generator(1, step)
         rows = self._balanced(rng) if self.sampler == "balanced" else self._in_turn(2, step)
-        labels = {task: torch.from_numpy(values[rows]) for task, values in self.labels.items()}
+        labels = {task: torch.from_numpy(values[rows]).to(self.device) for task, values in self.labels.items()}
         return SourceBatch(self._draw(rows, rng)[0], labels)
 
     def _balanced(self, rng: np.random.Generator) -> np.ndarray:

@@ -358,11 +358,8 @@ def _samples(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray], cl
     source, target = (_images(thumbnails, line) for line in ("source", "target"))
     given, predicted = thumbnails.get("source_class"), thumbnails.get("target_predicted")
     probability = thumbnails.get("target_probability")
-    cards = []
-    for index, image in enumerate(source):
-        cards.append(_card(image, _words(_name(classes, given[index])) if given is not None else ""))
     left = _figure(
-        _cards(cards),
+        _named(source, given, classes),
         "Labelled images of the source line, with the class that people gave them.",
         "Source line",
     )
@@ -385,11 +382,7 @@ def _samples(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray], cl
 
 
 def _restyled(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
-    images, names = _images(thumbnails, "source_restyled"), thumbnails.get("source_class")
-    cards = [
-        _card(image, _words(_name(classes, names[index])) if names is not None else "")
-        for index, image in enumerate(images)
-    ]
+    cards = _named(_images(thumbnails, "source_restyled"), thumbnails.get("source_class"), classes)
     if not cards:
         return ""
     caption = (
@@ -397,7 +390,7 @@ def _restyled(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
         "its grey values, from target images that nobody labelled. The inspector learned from training images treated "
         "like this. A class that is dark on one line and bright on the other can be mistaken here."
     )
-    return _figure(_cards(cards), caption, "Source images, restyled")
+    return _figure(cards, caption, "Source images, restyled")
 
 
 def _images(thumbnails: Mapping[str, np.ndarray], key: str) -> np.ndarray | list[np.ndarray]:
@@ -414,6 +407,12 @@ def _cards(cards: Sequence[str]) -> str:
     return f'<ul class="cards">{"".join(cards)}</ul>' if cards else ""
 
 
+def _named(images: Sequence[np.ndarray], names: np.ndarray | None, classes: list[str]) -> str:
+    """Cards of images, each under the name of its class where that is known."""
+    labels = [""] * len(images) if names is None else [_words(_name(classes, name)) for name in names[: len(images)]]
+    return _cards([_card(image, label) for image, label in zip(images, labels, strict=False)])
+
+
 def _heat(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
     figures = []
     for line, labels, caption in (
@@ -426,12 +425,10 @@ def _heat(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
         ),
         ("source", "source_class", "The same on source images, for comparison: defects should light up alike."),
     ):
-        images, heats, names = _images(thumbnails, line), _images(thumbnails, line + "_heat"), thumbnails.get(labels)
-        cards = [
-            _card(overlay(image, heat), _words(_name(classes, names[index])) if names is not None else "")
-            for index, (image, heat) in enumerate(zip(images, heats, strict=False))
-        ]
-        figures.append(_figure(_cards(cards), caption, f"{line.capitalize()} line"))
+        images, heats = _images(thumbnails, line), _images(thumbnails, line + "_heat")
+        heated = [overlay(image, heat) for image, heat in zip(images, heats, strict=False)]
+        cards = _named(heated, thumbnails.get(labels), classes)
+        figures.append(_figure(cards, caption, f"{line.capitalize()} line"))
     return _side_by_side(*figures)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from steelshift.data.stream import JoinedStream, SourceBatch, SourceStream, TargetStream
+from steelshift.data.stream import JoinedStream, SourceStream, TargetStream
 from steelshift.errors import Interrupted, RunFailed
 from steelshift.files import append_text, write_bytes, write_text
 from steelshift.methods import Method
@@ -124,11 +124,11 @@ def _step(
         rate = config.lr * learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
         for group in optimizer.param_groups:
             group["lr"] = rate * (config.encoder_lr if name.endswith("encoder") else 1.0)
-    source = _source_to(fast.device, phase.source[step])
-    target = phase.target[step].to(fast.device) if method.sees_target else None
+    source = phase.source[step]
+    target = phase.target[step] if method.sees_target else None
     if method.looks_at_target and step % phase.target.epoch == 0:
         with fast.autocast():
-            method.eval().look_at_target(batch.to(fast.device) for batch in phase.target.whole())
+            method.eval().look_at_target(phase.target.whole())
         method.train()
     values: dict[str, Tensor] = {}
     for update in _under_autocast(method.updates(source, target, step / phase.steps), fast):
@@ -181,10 +181,6 @@ def _under_autocast(updates: Iterator[Update], fast: Fast) -> Iterator[Update]:
         if update is None:
             return
         yield update
-
-
-def _source_to(device: torch.device, batch: SourceBatch) -> SourceBatch:
-    return SourceBatch(batch.images.to(device), {task: labels.to(device) for task, labels in batch.labels.items()})
 
 
 def _roll_back(
