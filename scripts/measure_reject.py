@@ -3,9 +3,9 @@
     .venv/bin/python scripts/measure_reject.py run --out reject --pairs "drawn, middle"     # train; resumable
     .venv/bin/python scripts/measure_reject.py table reject --pairs "drawn, middle"         # figures from what is there
 
-Every class of a pair is left out in turn: an inspector is fitted without it on both lines, then asked about all images of
-the line, that class included. Once none is left out. What each inspector answers is kept as arrays, so that scores can be
-compared without training again. Pairs are those of PAIRS; the names in DEVELOPMENT may be chosen on, all others are
+Every class of a pair is left out in turn: an inspector is fitted without it on both lines, then asked about all images
+of the line, that class included. Once none is left out. What each inspector answers is kept as arrays, so that scores can
+be compared without training again. Pairs are those of PAIRS; the names in DEVELOPMENT may be chosen on, all others are
 only reported.
 """
 
@@ -21,11 +21,11 @@ import numpy as np
 from steelshift.adapt import fit
 from steelshift.bench.pairs import prepare
 from steelshift.bench.suite import Pair
+from steelshift.candidates import prepared_rows
 from steelshift.data.cache import cache_pixels
 from steelshift.data.table import find_classes, load_classes, read_images, read_labels
 from steelshift.files import write_atomically, write_text
 from steelshift.inspection import inspector as artifact
-from steelshift.candidates import prepared_rows
 from steelshift.training.config import Config
 
 DATA = Path(os.environ.get("STEELSHIFT_DATA", "absent"))

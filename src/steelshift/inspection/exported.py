@@ -49,7 +49,7 @@ class Exported:
         return self._run(groups, PROBABILITIES)[0]
 
     def answer(self, groups: Sequence[np.ndarray], *, maps: bool = False) -> Answer:
-        """As `score`, with all that a row tells. Raises UsageError where maps are asked that the graph does not give."""
+        """As `score`, with all that a row tells. Raises UsageError for maps that the graph does not give."""
         if maps and not (self.folder / HEAT).is_file():
             raise UsageError("no_heat_maps", path=self.folder)
         return Answer(*self._run(groups, PROBABILITIES, FEATURES, *([MAPS] if maps else [])))

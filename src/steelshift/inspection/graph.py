@@ -47,7 +47,7 @@ class _Prepare(nn.Module):
 
 
 class _Network(nn.Module):
-    """float32 (B, 1, S, S), evenly lit -> probabilities (B, K), features (B, F) and, where there are some, last maps."""
+    """float32 (B, 1, S, S), evenly lit -> probabilities (B, K), features (B, F) and, where known, last maps."""
 
     def __init__(self, inspector: Inspector) -> None:
         super().__init__()

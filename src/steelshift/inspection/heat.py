@@ -1,4 +1,4 @@
-"""Where the evidence for an answer lies, from the last maps of the network alone: no second pass, no gradient at run time.
+"""Where the evidence for an answer lies, from the last maps of the network: no second pass, no gradient at run time.
 
 Activation times gradient at the last maps (HiResCAM, Draelos and Carin 2020), summed over channels, its positive part
 scaled to its maximum. What follows the last maps is short enough to be differentiated by hand: a mean over positions
@@ -71,7 +71,7 @@ class HeatOfAlexNet(Heat):
             for column in range(_KERNEL):
                 rows = slice(row, row + _STRIDE * (height - 1) + 1, _STRIDE)
                 columns = slice(column, column + _STRIDE * (width - 1) + 1, _STRIDE)
-                largest = (maps[:, :, rows, columns] >= pooled).to(maps.dtype) * left  # the first of equals, as in torch
+                largest = (maps[:, :, rows, columns] >= pooled).to(maps.dtype) * left  # the first of equals
                 shares.append((largest * share).sum(1))
                 left = left - largest
         heat = F.conv_transpose2d(torch.stack(shares, 1), self.own, stride=_STRIDE)[:, 0]

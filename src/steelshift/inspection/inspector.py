@@ -76,7 +76,7 @@ class Inspector(nn.Module):
         return heat_of(self.encoder, self.classifier)
 
     def features_and_maps(self, even: Tensor) -> tuple[Tensor, Tensor | None]:
-        """float32 (B, 1, S, S), evenly lit -> features (B, F), and last maps (B, C, h, w) where heat comes from those."""
+        """float32 (B, 1, S, S), evenly lit -> features (B, F), and last maps (B, C, h, w) where heat needs them."""
         if self.drawing is None:
             return self.encoder.features(even), None
         return features_with_maps(self.encoder, self.drawing[0], even)

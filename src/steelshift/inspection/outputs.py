@@ -24,7 +24,8 @@ def write_heat_map(inspected: Inspected, folder: Path) -> Path:
     pixels = inspected.taken.decoded.pixels
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
     picture.thumbnail((LARGEST, LARGEST))
-    heat = Image.fromarray((inspected.heat * 255).round().astype(np.uint8)).resize(picture.size, Image.Resampling.BILINEAR)
+    heat = Image.fromarray((inspected.heat * 255).round().astype(np.uint8))
+    heat = heat.resize(picture.size, Image.Resampling.BILINEAR)
     drawn = Image.fromarray(overlay(np.asarray(picture), np.asarray(heat)))
     path = folder / f"{_plain(inspected.row.id)}.png"
     write_atomically(path, lambda file: drawn.save(file, "PNG"))
@@ -65,7 +66,8 @@ def copy_for_review(inspected: Inspected, folder: Path) -> None:
 def safe_name(path: str, suffix: str) -> str:
     """Letters and digits of any script, and - _ ., of the last part of a path: at most 60, never a hidden file."""
     last = re.split(r"[/\\!]", path)[-1].removesuffix(suffix)
-    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in unicodedata.normalize("NFC", last))
+    last = unicodedata.normalize("NFC", last)
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in last)
     ending = re.sub(r"[^A-Za-z0-9.]", "", suffix)[:8]
     return (kept[:60] or "image") + ending
 

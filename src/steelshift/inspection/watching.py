@@ -47,8 +47,8 @@ def follow(
                 if stopped():
                     return
                 part = ready[start : start + BATCH]
-                rows = []
-                for (path, stamp), inspected in zip(part, inspect(map(_found, (path for path, _ in part))), strict=True):
+                rows, found = [], inspect(map(_found, (path for path, _ in part)))
+                for (path, stamp), inspected in zip(part, found, strict=True):
                     if _stamp(path) != stamp:
                         continue  # written to while it was read: it comes again
                     done[path] = stamp

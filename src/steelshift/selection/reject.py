@@ -1,4 +1,4 @@
-"""When an answer goes to a person: thresholds for a wanted rate of review, and what a rate buys. Functions of arrays."""
+"""When an answer goes to a person: thresholds for a rate of review, and what a rate buys. Functions of arrays."""
 
 from dataclasses import dataclass
 
