@@ -4,9 +4,9 @@
     .venv/bin/python scripts/measure_reject.py table reject --pairs "drawn, middle"         # figures from what is there
 
 Every class of a pair is left out in turn: an inspector is fitted without it on both lines, then asked about all images
-of the line, that class included. Once none is left out. What each inspector answers is kept as arrays, so that scores can
-be compared without training again. Pairs are those of PAIRS; the names in DEVELOPMENT may be chosen on, all others are
-only reported.
+of the line, that class included. Once none is left out. What each inspector answers is kept as arrays, so that scores
+can be compared without training again. Pairs are those of PAIRS; the names in DEVELOPMENT may be chosen on, all others
+are only reported.
 """
 
 import argparse

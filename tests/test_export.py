@@ -294,7 +294,7 @@ def test_what_passes_is_written_beside_what_fails(
     assert main(["export", str(saved), "--out", str(out), *options]) == 5
     assert "onnx int8" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == [
-        "MODEL_CARD.md", "SHA256SUMS", "export.json", "golden", "model-fp32.onnx",
+        "MODEL_CARD.md", "SHA256SUMS", "export.json", "golden", "heat.onnx", "model-fp32.onnx",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == [out]
     exported.load(out)

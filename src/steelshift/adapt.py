@@ -115,7 +115,7 @@ def _remember(inspector: Inspector, view: View, lines: Lines, review_rate: float
     rows = lines.source.part(TRAIN).table.rows[:count]
     names = [row.path.name if row.crop is None else "{}#{},{},{},{}".format(row.path.name, *row.crop) for row in rows]
     target = view.target_training
-    p = softmax(target.logits.astype(np.float64) / inspector.specification.temperature, axis=1).max(1)
+    p = softmax(target.logits.astype(np.float64) / inspector.specification.temperature, axis=1)
     inspector.reference = reference.build(
         view.training.features, lines.labels(TRAIN)[:count], names, target.features, p
     )

@@ -337,8 +337,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "正在跟踪 {where} 并写入 {out}；按 Ctrl+C 停止。",
     ),
     "no_heat_maps": (
-        "{path} holds no graph of heat maps: the last layers of its encoder are of a form that is not known. Inspect with "
-        "the inspector that it was exported from, or leave out --heatmaps.",
+        "{path} holds no graph of heat maps: the last layers of its encoder are of a form that is not known. Inspect "
+        "with the inspector that it was exported from, or leave out --heatmaps.",
         "{path} 不含热图计算图：其编码器末层的形式未知。请用导出前的检测器检测，或去掉 --heatmaps。",
     ),
     "no_heat_graph": (
@@ -352,8 +352,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "row_unreadable": ("the image cannot be read", "图像无法读取"),
     "row_sure": ("probability {p:.3f} is at least {threshold:.3f}", "概率 {p:.3f} 不低于 {threshold:.3f}"),
     "row_strange": (
-        "unlike the source images: {strange:.4f} is above {threshold:.4f}",
-        "与源线图像不相似：{strange:.4f} 高于 {threshold:.4f}",
+        "unlike all that was taught: {strange:.3f} is above {threshold:.3f}",
+        "与训练过的图像都不相似：{strange:.3f} 高于 {threshold:.3f}",
     ),
     "row_uncertain": ("probability {p:.3f} is below {threshold:.3f}", "概率 {p:.3f} 低于 {threshold:.3f}"),
     "no_target_labels": (

@@ -1,8 +1,8 @@
 """What `inspect` looks at: image files, folders, globs, manifests, zip and tar archives, videos.
 
 Archives and videos are read as streams: nothing of them is ever written anywhere, names inside them are text and never
-a path, and what they claim of themselves is checked against what comes out. They are taken for such by their suffix, and
-only where they are named themselves: an archive inside a folder or an archive is a file that is no image.
+a path, and what they claim of themselves is checked against what comes out. They are taken for such by their suffix,
+and only where they are named themselves: an archive inside a folder or an archive is a file that is no image.
 """
 
 import bz2

@@ -93,7 +93,7 @@ def load(folder: Path, runtime: str | None = None, precision: str | None = None)
         kind = entry["runtime"], entry["precision"]
         exported = Exported(specification, folder, *kind, identity=str(record["weights_sha256"]))
         found = _check_golden(exported, folder, entry)
-        exported.reference = reference.load(folder, found.features.shape[1])
+        exported.reference = reference.load(folder, found.features.shape[1], len(specification.classes))
     except (ArtifactRefused, UsageError):
         raise
     except Exception as error:  # files from anywhere, read by large parsers: whatever they raise, it is no use

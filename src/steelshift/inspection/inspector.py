@@ -180,7 +180,7 @@ def load(folder: Path) -> Inspector:
         inspector = Inspector(Specification(**record | {"classes": tuple(record["classes"])}))
         inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         _check_golden(inspector, folder)
-        inspector.reference = reference.load(folder, inspector.encoder.width)
+        inspector.reference = reference.load(folder, inspector.encoder.width, len(record["classes"]))
         inspector.identity = identity(folder)
     except ArtifactRefused:
         raise

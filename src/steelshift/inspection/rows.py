@@ -52,7 +52,7 @@ class ImageRow:
     margin: float | None = None
     """By how much the class is more probable than the second."""
     strange: float | None = None
-    """How unlike the source examples the image is, higher is stranger."""
+    """How unlike all that was taught the image is, higher is stranger."""
     nearest: str | None = None
     """The source examples that are most like it, `class: name`, the nearest first."""
     heat_map: str | None = None
@@ -172,15 +172,17 @@ def _answers(
             "second_class": classes[second],
             "margin": round(p - float(probabilities[place, second]), 6),
         }
-        decision, reason = "accept", say("row_sure", p=p, threshold=limits.p)
-        if p < limits.p:
-            decision, reason = "reject-uncertain", say("row_uncertain", p=p, threshold=limits.p)
+        decision = "accept" if p >= limits.p else "reject-uncertain"
         if reference is not None:
             found = float(strange[place])
             examples = ((classes[reference.classes[row]], reference.names[row]) for row in nearest[place])
             answer |= {"strange": round(found, 6), "nearest": "; ".join(f"{name}: {file}" for name, file in examples)}
             if found > limits.strange:
-                decision, reason = "reject-unknown", say("row_strange", strange=found, threshold=limits.strange)
+                decision = "reject-unknown"
+        if decision == "reject-unknown":
+            reason = say("row_strange", strange=found, threshold=limits.strange)
+        else:
+            reason = say("row_sure" if decision == "accept" else "row_uncertain", p=p, threshold=limits.p)
         yield answer | {"decision": decision, "reason": reason}
 
 

@@ -25,7 +25,7 @@ class Specification:
     threshold: float = 0.0
     """Images whose calibrated probability is below go to a person."""
     strange: float | None = None
-    """Images less like the source examples than this go to a person; None where there is nothing to compare with."""
+    """Images stranger than this go to a person; None where there is nothing to compare with. See `reference`."""
     review_rate: float = 0.05
     """Share of images of the target line for which both were set."""
     bit_depth: int | None = None
