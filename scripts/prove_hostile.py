@@ -14,6 +14,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import shutil
 import struct
 import sys
@@ -111,12 +112,21 @@ class Proof:
         self._judge("check those", checked, known["images"] + len(known["unreadable"]) == wanted)
 
     def deep_images(self, count: int = 200) -> None:
-        """12 and 16 bit images against their 8-bit twins: same class (off ties), p within .02."""
+        """12 and 16 bit images against their 8-bit twins: same class (off ties), p within .02.
+
+        Real images where STEELSHIFT_DATA has NEU-CLS, else drawn ones; between two grey levels they are random.
+        """
+        real = sorted(Path(os.environ.get("STEELSHIFT_DATA", "absent"), "NEU-CLS").rglob("*.*"))
+        real = [path for path in real if path.suffix.lower() in (".png", ".bmp")][:: max(1, len(real) // count)][:count]
         folder = self.work / "deep"
         folder.mkdir()
         rng = np.random.default_rng(self.seed + 1)
         for number in range(count):
-            grey = draw(CLASSES[number % len(CLASSES)], rng)[0].astype(np.float64)
+            if number < len(real):
+                with Image.open(real[number]) as image:
+                    grey = np.asarray(image.convert("L")).astype(np.float64)
+            else:
+                grey = draw(CLASSES[number % len(CLASSES)], rng)[0].astype(np.float64)
             finer = np.clip(grey + rng.uniform(-0.5, 0.5, grey.shape), 0, 255)
             for bits in (12, 16):
                 values = np.rint(finer / 255 * (2**bits - 1)).astype(np.uint16)
@@ -136,6 +146,7 @@ class Proof:
         self._say(
             wrong == 0 and largest < 0.02,
             f"{2 * count} deep images",
+            real=len(real),
             other_class=wrong,
             largest_dp=round(largest, 5),
             sd_of_p=round(float(spread), 3),
