@@ -14,6 +14,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import shutil
 import struct
 import sys
@@ -29,6 +30,9 @@ from measured import Measured, steelshift
 from steelshift.data.camera import SHIFTS
 from steelshift.data.synthetic import CLASSES, draw, write_lines
 
+PARTS = (
+    "mutations", "nasties", "deep_images", "orientations_and_formats", "faulty_lines", "folders", "archives", "soak",
+)  # fmt: skip
 GROWTH = 50.0
 """Megabytes that ten times as many files may cost."""
 
@@ -36,27 +40,32 @@ GROWTH = 50.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--folders", type=int, default=1000, help="spoilt inspector folders")
+    parser.add_argument("--soak", type=int, default=100_000, help="images of the long run")
+    parser.add_argument("--run", type=Path, default=None, help="a run to use instead of training one")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=None, help="folder to work in; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        proof = Proof(options.work or Path(temporary), options.seed)
-        proof.mutations(options.mutations)
-        proof.nasties()
-        proof.deep_images()
-        proof.orientations_and_formats()
-        proof.faulty_lines()
+        proof = Proof(options.work or Path(temporary), options.seed, options.run)
+        given = {"mutations": (options.mutations,), "folders": (options.folders,), "soak": (options.soak,)}
+        for part in options.only:
+            getattr(proof, part)(*given.get(part, ()))
     print(f"{proof.passed} passed, {proof.failed} failed")
     return 1 if proof.failed else 0
 
 
 class Proof:
-    def __init__(self, work: Path, seed: int) -> None:
+    def __init__(self, work: Path, seed: int, run: Path | None = None) -> None:
         self.work = work
         self.seed = seed
         self.passed = self.failed = 0
         write_lines(work / "lines", shift=SHIFTS["mild"], images=84, seed=seed)
         self.source, self.target, self.run = work / "lines" / "source", work / "lines" / "target", work / "run"
+        if run is not None:
+            self.run = run.resolve()
+            return
         small = ("--size", 64, "--steps", 60, "--pretrain-steps", 60, "--batch", 16, "--no-oracle")
         fitted = steelshift("fit", "--source", self.source, "--target", self.target, "--out", self.run, *small)
         assert fitted.code == 0, fitted.err
@@ -103,12 +112,21 @@ class Proof:
         self._judge("check those", checked, known["images"] + len(known["unreadable"]) == wanted)
 
     def deep_images(self, count: int = 200) -> None:
-        """12 and 16 bit images against their 8-bit twins: same class (off ties), p within .02."""
+        """12 and 16 bit images against their 8-bit twins: same class (off ties), p within .02.
+
+        Real images where STEELSHIFT_DATA has NEU-CLS, else drawn ones; between two grey levels they are random.
+        """
+        real = sorted(Path(os.environ.get("STEELSHIFT_DATA", "absent"), "NEU-CLS").rglob("*.*"))
+        real = [path for path in real if path.suffix.lower() in (".png", ".bmp")][:: max(1, len(real) // count)][:count]
         folder = self.work / "deep"
         folder.mkdir()
         rng = np.random.default_rng(self.seed + 1)
         for number in range(count):
-            grey = draw(CLASSES[number % len(CLASSES)], rng)[0].astype(np.float64)
+            if number < len(real):
+                with Image.open(real[number]) as image:
+                    grey = np.asarray(image.convert("L")).astype(np.float64)
+            else:
+                grey = draw(CLASSES[number % len(CLASSES)], rng)[0].astype(np.float64)
             finer = np.clip(grey + rng.uniform(-0.5, 0.5, grey.shape), 0, 255)
             for bits in (12, 16):
                 values = np.rint(finer / 255 * (2**bits - 1)).astype(np.uint16)
@@ -123,11 +141,12 @@ class Proof:
             for bits in (12, 16):
                 row = rows[f"{number:03d}-{bits}"]
                 largest = max(largest, abs(row["p"] - twin["p"]))
-                tie = twin["p"] - twin["p_second"] < 0.02
+                tie = twin["margin"] < 0.02
                 wrong += (row["class"] != twin["class"] and not tie) or row["bit_depth"] != bits
         self._say(
             wrong == 0 and largest < 0.02,
             f"{2 * count} deep images",
+            real=len(real),
             other_class=wrong,
             largest_dp=round(largest, 5),
             sd_of_p=round(float(spread), 3),
@@ -188,6 +207,88 @@ class Proof:
         fitted = steelshift("fit", *lines, "--out", self.work / "faulty-run", *small, "--json")
         self._judge("fit of faulty lines", fitted, "unreadable" in fitted.err or "cannot" in fitted.err)
 
+    def folders(self, count: int) -> None:
+        """Spoilt inspector folders: refused with code 4 and a sentence; with sums made right again, nothing runs."""
+        import contextlib
+
+        from steelshift.cli import main as command
+        from steelshift.errors import ArtifactRefused
+        from steelshift.inspection import inspector
+        from steelshift.inspection.sums import write_sums
+
+        rng, canary, spoilt = np.random.default_rng(self.seed), self.work / "fired", self.work / "spoilt"
+        image = next(self.target.rglob("*.png"))
+        codes: dict[int, int] = {}
+        unclear = taken = refused = 0
+        for number in range(count):
+            shutil.rmtree(spoilt, ignore_errors=True)
+            shutil.copytree(inspector.place_of(self.run), spoilt)
+            victims = sorted(path for path in spoilt.rglob("*") if path.is_file())
+            path = victims[int(rng.integers(len(victims)))]
+            others = [each.read_bytes()[:5000] for each in victims]
+            pickled = b"cos\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR."
+            before = path.read_bytes()
+            path.write_bytes(pickled if number % 5 == 0 else mutated(before, others, rng))
+            if path.read_bytes() == before:
+                path.unlink()
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                code = command(["inspect", str(spoilt), str(image), "--out", str(self.work / "spoilt.csv")])
+            codes[code] = codes.get(code, 0) + 1
+            unclear += code == 4 and (len(said.getvalue().strip().splitlines()) != 1 or "Traceback" in said.getvalue())
+            if number % 10 == 0 and path.name != "SHA256SUMS":  # who spoils a folder can also write its sums anew
+                write_sums(spoilt)
+                try:
+                    inspector.load(spoilt)
+                    taken += 1
+                except ArtifactRefused:
+                    refused += 1
+        right = codes == {4: count} and not unclear and not canary.exists() and not (self.work / "spoilt.csv").exists()
+        self._say(right, f"{count} spoilt inspector folders", codes=codes, unclear=unclear, canaries=canary.exists(),
+                  with_right_sums={"refused": refused, "harmless": taken})  # fmt: skip
+
+    def archives(self) -> None:
+        """Names, links, bombs and broken ends in archives: nothing is written but the table and what lies beside it."""
+        sandbox = self.work / "sandbox"
+        outside, inside = sandbox / "outside", sandbox / "inside"
+        outside.mkdir(parents=True)
+        inside.mkdir()
+        (outside / "kept.png").write_bytes(b"mine")
+        made = hostile_archives(inside, outside, _encoded(draw("patches", np.random.default_rng(0))[0], "PNG"))
+        before = _tree(sandbox)
+        wrong, rows = [], 0
+        for path in made:
+            out = sandbox / "out"
+            out.mkdir()
+            more = ("--heatmaps", "all", "--review-dir", out / "review") if "one" not in path.name else ()
+            done = steelshift("inspect", self.run, path, "--out", out / "a.jsonl", *more)
+            found = (out / "a.jsonl").read_text(encoding="utf-8").splitlines() if done.code == 0 else []
+            rows += len(found)
+            strays = [name for name in _tree(out) if name.parts[0] not in ("a.jsonl", "a-heatmaps", "review")]
+            shutil.rmtree(out)
+            if done.code or "Traceback" in done.err or not found or strays or _tree(sandbox) != before:
+                wrong.append(path.name)
+        self._say(not wrong and len(made) >= 60, f"{len(made)} hostile archives", rows=rows, wrong=wrong[:5])
+
+    def soak(self, count: int) -> None:
+        """Many images in one process: memory and open files stay flat."""
+        images = sorted(self.target.rglob("*.png"))[:80]
+        folder = self.work / "soak"
+        folder.mkdir()
+        for path in images:
+            shutil.copy(path, folder / f"{path.parent.name}-{path.name}")
+        many = [folder] * (count // len(images))
+        trace: list[tuple[float, float, int]] = []
+        done = steelshift("inspect", self.run, *many, "--out", self.work / "soak.jsonl", trace=trace)
+        later = [each for each in trace if each[0] > trace[-1][0] / 3] if trace else []
+        seconds, held, files = (np.array(column) for column in zip(*later, strict=True))
+        slope = np.polyfit(seconds, held, 1)[0] * (seconds[-1] - seconds[0]) / (2 / 3 * count) * 10_000
+        self._say(
+            done.code == 0 and slope < 1 and files.max() - files.min() <= 4, f"{count} images in one process",
+            mb_per_10000=round(float(slope), 3), open_files=[int(files.min()), int(files.max())],
+            images_per_second=round(len(many) * len(images) / done.seconds, 1),
+        )  # fmt: skip
+
     def _judge(self, what: str, run: Measured, right: bool) -> None:
         quiet = "Traceback" not in run.err and "Warning" not in run.err
         self._say(
@@ -199,6 +300,92 @@ class Proof:
     def _say(self, right: bool, what: str, **figures: object) -> None:
         self.passed, self.failed = self.passed + right, self.failed + (not right)
         print(json.dumps({"finding": what, "right": bool(right), **figures}), flush=True)
+
+
+def _tree(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Files and links below a folder with size and time of change."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink() or path.is_file():
+            status = path.lstat()
+            found[path.relative_to(folder)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def hostile_archives(folder: Path, outside: Path, image: bytes) -> list[Path]:
+    """Archives that want to write to `outside`, or to fill the memory or the disk."""
+    import tarfile
+
+    target = str(outside / "kept.png")
+    names = [
+        "../outside/kept.png", "../../outside/kept.png", target, "//" + target, "a/../../outside/kept.png",
+        "..\\outside\\kept.png", "C:\\kept.png", "\\\\host\\share\\kept.png", "kept.png\0.txt", "./../outside/kept.png",
+        "a/./b/../../../outside/kept.png", "%2e%2e/outside/kept.png", "..%2foutside%2fkept.png", "\u2025/kept.png",
+        "\uff0e\uff0e/outside/kept.png", "CON", "nul.png", "aux.png/x.png", "kept.png.", "kept.png ", "KEPT.png",
+        "kept.PNG",
+        "x" * 300 + ".png", "/".join("d" * 100), "", " ", ".", "..", "\u202egnp.exe", "a\nb.png", "=cmd()|x", "-rf.png",
+    ]  # fmt: skip
+    made = []
+
+    def name_of(kind: str) -> Path:
+        made.append(folder / f"{len(made):03d} {kind}")
+        return made[-1]
+
+    for name in names:
+        with zipfile.ZipFile(name_of("name.zip"), "w") as archive:
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            archive.writestr(entry, image)
+        if name:
+            with tarfile.open(name_of("name.tar.gz"), "w:gz") as archive:
+                entry = tarfile.TarInfo(name.replace("\0", ""))
+                entry.size = len(image)
+                archive.addfile(entry, io.BytesIO(image))
+    links = ((tarfile.SYMTYPE, target), (tarfile.LNKTYPE, target), (tarfile.SYMTYPE, ".."), (tarfile.FIFOTYPE, ""),
+             (tarfile.CHRTYPE, ""), (tarfile.SYMTYPE, "/etc/passwd"))  # fmt: skip
+    for kind, link in links:
+        with tarfile.open(name_of("link.tar"), "w") as archive:
+            entry = tarfile.TarInfo("dir")
+            entry.type, entry.linkname = kind, link
+            archive.addfile(entry)
+            entry = tarfile.TarInfo("dir/kept.png")  # through the link
+            entry.size = len(image)
+            archive.addfile(entry, io.BytesIO(image))
+    with zipfile.ZipFile(name_of("link.zip"), "w") as archive:
+        entry = zipfile.ZipInfo("link.png")
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, target)
+    for level in (1, 9):
+        with zipfile.ZipFile(name_of("bomb one.zip"), "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+            for number in range(8):
+                with archive.open(f"{number}.png", "w") as file:
+                    for _ in range(60):
+                        file.write(bytes(1 << 20))
+    with tarfile.open(name_of("bomb one.tar.xz"), "w:xz") as archive:
+        entry = tarfile.TarInfo("x.png")
+        entry.size = 600 << 20
+        archive.addfile(entry, _Zeros())
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.png", bytes(1 << 24))
+    with zipfile.ZipFile(name_of("nested.zip"), "w") as archive:
+        archive.writestr("inner.zip", inner.getvalue())
+    with zipfile.ZipFile(name_of("many one.zip"), "w") as archive:
+        for number in range(100_001):
+            archive.writestr(f"{number}", b"")
+    whole = made[0].read_bytes()
+    for kind, content in {
+        "cut.zip": whole[:-30], "empty.zip": b"", "noise.zip": bytes(range(256)) * 40,
+        "cut.tar.gz": made[1].read_bytes()[:-60],
+        "empty.tar": b"", "noise.tgz": b"\x1f\x8b" + bytes(500), "other.zip": image, "other.tar": image,
+    }.items():  # fmt: skip
+        name_of(kind).write_bytes(content)
+    return made
+
+
+class _Zeros(io.RawIOBase):
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)
 
 
 def mutated(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:

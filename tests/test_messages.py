@@ -93,6 +93,7 @@ def test_exit_codes_are_those_of_the_document():
         errors.DataError: 3,
         errors.ArtifactRefused: 4,
         errors.ParityFailed: 5,
+        errors.Found: 6,
     }
     kinds = set(errors.SteelshiftError.__subclasses__())
     assert kinds == {*codes, errors.Interrupted}

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn
 
 from steelshift.data.table import UNKNOWN
-from steelshift.selection.calibration import review_threshold, temperature
+from steelshift.selection.calibration import temperature
 from steelshift.selection.metrics import mean_class_accuracy, open_set_scores, rate, scores
 from steelshift.selection.validators import choose, entropy, information_maximization, proxy_a_distance
 
@@ -165,12 +165,6 @@ def test_calibration_stays_in_its_bounds():
     assert temperature(logits, (np.arange(30) + 1) % 3) == pytest.approx(20, rel=0.05)
     assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
 
-
-def test_the_review_threshold_sends_that_share_to_a_person():
-    probabilities = softmax(np.random.default_rng(0).normal(0, 2, (1000, 4)), axis=1)
-    for share in (0.0, 0.1, 0.5):
-        assert (probabilities.max(1) < review_threshold(probabilities, share)).mean() == pytest.approx(share, abs=0.002)
-    assert review_threshold(probabilities[:0], 0.1) == 0
 
 
 def test_proxy_a_distance_is_0_for_equal_lines_and_2_for_separable_ones():

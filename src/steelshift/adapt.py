@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
+from scipy.special import softmax
 
 from steelshift.candidates import look_at_lines
 from steelshift.choosing import train_and_choose
@@ -23,12 +23,14 @@ from steelshift.estimating import write_views
 from steelshift.evidence import collect_evidence
 from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
+from steelshift.inspection import reference
 from steelshift.inspection.card import model_card
 from steelshift.inspection.inspector import Inspector
-from steelshift.judging import judge, open_target_labels
+from steelshift.judging import judge, judge_rejection, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.report.page import render
-from steelshift.selection.calibration import review_threshold, temperature
+from steelshift.selection.calibration import temperature
+from steelshift.selection.estimate import View
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import describe, without_denormals
@@ -63,14 +65,16 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     training, candidates, chosen = choice.training, choice.candidates, choice.index
     config = training.config  # for auto, that of the method which was chosen
     inspector = training.inspector(training.method_phase, candidates.steps[chosen])
-    _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL), config.review_rate)
     baseline = training.inspector(training.baseline_phase, config.steps)
+    views = look_at_lines(training, inspector, baseline)
+    _calibrate(inspector, candidates.validation_logits[chosen], lines.labels(VAL))
+    _remember(inspector, views[0], lines, config.review_rate)
     card = model_card(config, inspector.specification, lock(lines))
     artifact.save(inspector, run / "inspector", card, _golden(lines))
-    views = look_at_lines(training, inspector, baseline)
     write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
     report, thumbnails = collect_evidence(config, lines, training.method_phase.name, choice.method, inspector, baseline)
     report["selection"] = config.select
+    report["reject"] = judge_rejection(inspector, views[0].source, views[0].truth)
     report["selected_step"] = candidates.steps[chosen]
     report["candidates"] = {"step": candidates.steps, **candidates.scores}
     if choice.tried:
@@ -80,6 +84,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     labels = open_target_labels(config, lines)
     if labels is not None:
         report["target"] = judge(training, labels, candidates, chosen)
+        report["target"]["reject"] = judge_rejection(inspector, views[0].target, labels[lines.target.side == TEST])
     report["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(run / "thumbnails.npz", lambda file: np.savez_compressed(file, **thumbnails))
     write_text(run / "report.html", render(report, thumbnails))
@@ -100,10 +105,22 @@ def render_again(run: Path) -> Path:
     return run / "report.html"
 
 
-def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray, review_rate: float) -> None:
-    heat = temperature(logits.astype(np.float64), truth)
-    scaled = torch.from_numpy(logits / heat).softmax(1).numpy()
-    inspector.calibrate(heat, review_threshold(scaled, review_rate))
+def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray) -> None:
+    inspector.calibrate(temperature=temperature(logits.astype(np.float64), truth))
+
+
+def _remember(inspector: Inspector, view: View, lines: Lines, review_rate: float) -> None:
+    """Source examples to compare with, and thresholds by which unlabelled target images would be reviewed at a rate."""
+    count = len(view.training.features)  # the first ones, as `view` has them
+    rows = lines.source.part(TRAIN).table.rows[:count]
+    names = [row.path.name if row.crop is None else "{}#{},{},{},{}".format(row.path.name, *row.crop) for row in rows]
+    target = view.target_training
+    p = softmax(target.logits.astype(np.float64) / inspector.specification.temperature, axis=1)
+    inspector.reference = reference.build(
+        view.training.features, lines.labels(TRAIN)[:count], names, target.features, p
+    )
+    limits = inspector.reference.thresholds(review_rate)
+    inspector.calibrate(threshold=limits.p, strange=limits.strange, review_rate=review_rate)
 
 
 def _golden(lines: Lines) -> list[np.ndarray]:

@@ -194,40 +194,47 @@ def inspect(
     run: Positional[Path],
     images: Positional[tuple[Path, ...]],
     out: Path,
-    runtime: Literal["onnx", "openvino"] | None = None,
+    runtime: Literal["torch", "onnx", "openvino"] | None = None,
     precision: Literal["fp32", "bf16", "int8"] | None = None,
+    review_rate: float | None = None,
+    heatmaps: Literal["none", "defects", "all"] = "none",
+    review_dir: Path | None = None,
+    fail_on: str | None = None,
+    every: int = 1,
+    watch: bool = False,
     json: bool = False,
 ) -> None:
     """Classify images, one row a file; what cannot be read is a row too.
 
     Args:
         run: Folder of a run, of an inspector, or of an exported one, which needs no torch.
-        images: Image files, folders or manifests.
+        images: Image files, folders, patterns, manifests, zip and tar archives, videos.
         out: Table to write: .csv, .jsonl or .parquet.
-        runtime: Of an exported inspector; by default the first that it holds.
+        runtime: Of an exported inspector onnx or openvino, by default the first that it holds; of another torch.
         precision: Of an exported inspector; by default the first that it holds.
+        review_rate: Share of images of the target line that goes to a person, 0 to 1; by default the inspector's.
+        heatmaps: Whose heat maps to draw, into a folder beside the table.
+        review_dir: Folder for copies of images that were not accepted, with their reasons.
+        fail_on: defect, reject or both, with a comma between: exit with code 6 where there is one.
+        every: Of videos, one frame in so many.
+        watch: Follow folders: a row for every image that arrives, exactly once, until a signal; .csv or .jsonl.
         json: Print one JSON object.
     """
-    from collections import Counter
+    from steelshift.errors import Found
+    from steelshift.inspection.inspecting import Wishes, inspect_into
 
-    from steelshift.data.table import every_place
-    from steelshift.inspection.rows import inspect_images, write_rows
-
+    wishes = Wishes(review_rate, heatmaps, review_dir, every, watch, tuple(fail_on.split(",")) if fail_on else ())
+    wishes.check(images, out)
     inspector = _load(run, runtime, precision)
-    decisions: Counter[str] = Counter()
-
-    def counted(rows: Any) -> Any:
-        for row in rows:
-            decisions[row.decision] += 1
-            yield row
-
-    places = [place for place in every_place(images) if place.path != out]  # listed before `out` is begun
-    with showing("inspect", len(places)) as advance:
-        count = write_rows(counted(inspect_images(inspector, places, advance)), out)
+    counts = inspect_into(inspector, images, out, wishes)
     if json:
-        _print_json({"out": str(out), "rows": count, "decisions": dict(decisions)})
+        _print_json({"out": str(out), "rows": counts.rows, "decisions": counts.decisions, "classes": counts.classes})
     else:
-        print(f"{out}: {count} rows, " + ", ".join(f"{name} {number}" for name, number in sorted(decisions.items())))
+        decisions = ", ".join(f"{name} {number}" for name, number in sorted(counts.decisions.items()))
+        print(f"{out}: {counts.rows} rows" + f", {decisions}" * bool(decisions))
+    failing = {name: counts.failing[name] for name in wishes.fail_on if counts.failing[name]}
+    if failing:
+        raise Found("fail_on", found=", ".join(f"{name} {number}" for name, number in failing.items()), out=out)
 
 
 def export(
@@ -401,8 +408,10 @@ def _load(folder: Path, runtime: str | None, precision: str | None) -> Any:
     from steelshift.inspection import exported
 
     if exported.is_exported(folder):
+        if runtime == "torch":
+            raise UsageError("not_torch", path=folder)
         return exported.load(folder, runtime, precision)
-    if runtime or precision:
+    if runtime not in (None, "torch") or precision not in (None, "fp32"):
         raise UsageError("no_runtime", path=folder)
     from steelshift.inspection.inspector import load
 

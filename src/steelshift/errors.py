@@ -1,7 +1,7 @@
 """What can go wrong, one class per exit code. Every message comes from the catalogue in `messages`.
 
 Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 bad data, 4 inspector or checkpoint refused,
-5 exported scores differ, 130 and 143 interrupted (a checkpoint was left).
+5 exported scores differ, 6 `inspect --fail-on` found what it names, 130 and 143 interrupted (a checkpoint was left).
 """
 
 from steelshift.messages import say
@@ -36,6 +36,12 @@ class ArtifactRefused(SteelshiftError):
 
 class ParityFailed(SteelshiftError):
     exit_code = 5
+
+
+class Found(SteelshiftError):
+    """What a command was asked to fail on is there; everything else went well."""
+
+    exit_code = 6
 
 
 class Interrupted(SteelshiftError):

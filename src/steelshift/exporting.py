@@ -22,7 +22,7 @@ from steelshift.data.cache import PixelCache, cache_pixels
 from steelshift.data.table import load_classes, read_images, read_labels
 from steelshift.errors import DataError, ParityFailed, RunFailed, UsageError
 from steelshift.files import explain_full_or_readonly, sync_folder, write_bytes, write_json
-from steelshift.inspection import exported, runtimes
+from steelshift.inspection import exported, reference, runtimes
 from steelshift.inspection.inspector import Inspector, load, place_of
 from steelshift.inspection.parity import Parity, compare
 from steelshift.inspection.specification import score_each
@@ -65,7 +65,12 @@ def export(
     eight_bit = any(precision == "int8" for _, precision in graphs)
     samples = _samples(Path(run), inspector, calibrate) if eight_bit else []
     with _images(Path(run), inspector, verify) as (images, truth), _staged(out) as staging:
-        plain = _describe(_graph_of(inspector), inspector, run)
+        graph, heat = _graph_of(inspector)
+        plain = _describe(graph, inspector, run)
+        if heat is None:
+            note(say("no_heat_graph", encoder=inspector.specification.encoder))
+        else:
+            write_bytes(staging / exported.HEAT, heat.SerializeToString())
         for precision in dict.fromkeys(precision for _, precision in graphs):
             model = _int8(plain, samples) if precision == "int8" else plain
             for runtime in (runtime for runtime, asked in graphs if asked == precision):
@@ -164,6 +169,8 @@ def _staged(out: Path) -> Iterator[Path]:
 
 def _finish(record: dict[str, Any], staging: Path, run: Path, out: Path) -> None:
     place = place_of(run)
+    if (place / reference.FILE).is_file():
+        write_bytes(staging / reference.FILE, (place / reference.FILE).read_bytes())
     for name in ("MODEL_CARD.md", *(f"golden/{path.name}" for path in sorted((place / "golden").iterdir()))):
         write_bytes(staging / name, (place / name).read_bytes())
     write_json(staging / exported.RECORD, record)
@@ -179,7 +186,7 @@ def _finish(record: dict[str, Any], staging: Path, run: Path, out: Path) -> None
         sync_folder(out.parent)
 
 
-def _graph_of(inspector: Inspector) -> Any:
+def _graph_of(inspector: Inspector) -> tuple[Any, Any]:
     from steelshift.inspection.graph import to_onnx
 
     return to_onnx(inspector)
@@ -230,8 +237,7 @@ def _write(model: Any, runtime: str, precision: str, folder: Path) -> None:
 
 
 def _read_back(kind: Graph, inspector: Inspector, folder: Path) -> exported.Exported:
-    files = [folder / name for name in exported.files_of(*kind)]
-    return exported.Exported(inspector.specification, runtimes.open_graph(*kind, files))
+    return exported.Exported(inspector.specification, folder, *kind)
 
 
 def _compare(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from steelshift.candidates import Candidates
 from steelshift.data.cache import cache_pixels
@@ -24,8 +25,10 @@ from steelshift.inspection.inspector import in_batches
 from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
+from steelshift.selection.answers import Answers
 from steelshift.selection.estimate import interval, labels_needed
 from steelshift.selection.metrics import open_set_scores, scores
+from steelshift.selection.reject import calibration_error, rate_needed, risk_coverage
 from steelshift.stages import Training
 from steelshift.training.config import Config
 
@@ -79,6 +82,31 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
         "by_step": by_step,
         "sentence": say(words, before=before, after=after, n=details["selected"]["n"]),
         "details": details,
+    }
+
+
+def judge_rejection(inspector: artifact.Inspector, answers: Answers, truth: np.ndarray) -> dict[str, Any]:
+    """What sending answers to a person buys, on labelled images (n,): truth -1 is a class that the inspector lacks.
+
+    Of the images with a class of its own: calibration error, risk over coverage, and at the inspector's thresholds the
+    share that goes to a person, errors among all and among the accepted.
+    """
+    known, specification = truth >= 0, inspector.specification
+    if not known.any():
+        return {"n": 0}
+    p = softmax(answers.logits[known].astype(np.float64) / specification.temperature, axis=1).max(1)
+    wrong = answers.predicted[known] != truth[known]
+    strange = inspector.reference.compare(answers.features[known])[0]
+    reference = inspector.reference.p, inspector.reference.strange
+    accepted = (p >= specification.threshold) & (strange <= specification.strange)
+    return {
+        "n": int(known.sum()),
+        "calibration_error": calibration_error(p, ~wrong),
+        "review_rate": specification.review_rate,
+        "reviewed": float(1 - accepted.mean()),
+        "error": float(wrong.mean()),
+        "error_accepted": float(wrong[accepted].mean()) if accepted.any() else None,
+        "risk_coverage": risk_coverage(rate_needed(p, strange, reference), wrong),
     }
 
 

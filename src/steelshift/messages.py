@@ -281,12 +281,80 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "class, largest difference, accuracy lost).",
         "在 {n} 张图像上，以下与检测器的回答不符，{out} 中未写入任何内容：{failed}（同类比例、最大差异、准确率损失）。",
     ),
+    "fail_on": (
+        "Found what --fail-on names ({found}); {out} says where.",
+        "发现了 --fail-on 所指的情况（{found}）；详见 {out}。",
+    ),
+    "no_reference": (
+        "This inspector remembers no images of its line, so --review-rate gives no thresholds. Fit it anew.",
+        "该检测器没有保存产线图像的参考，无法由 --review-rate 得出阈值。请重新训练。",
+    ),
+    "not_torch": (
+        "{path} is an exported inspector and runs without torch. Use --runtime onnx or openvino, or the run itself.",
+        "{path} 是导出的检测器，不使用 torch。请用 --runtime onnx 或 openvino，或使用原运行文件夹。",
+    ),
+    "no_match": (
+        "No file matches {pattern}. Check the pattern.",
+        "没有文件匹配 {pattern}。请检查通配符。",
+    ),
+    "archive_broken": ("The archive is damaged ({why}).", "归档文件已损坏（{why}）。"),
+    "archive_link": (
+        "It is a link or a device inside an archive; only files are read.",
+        "归档中的链接或设备；只读取普通文件。",
+    ),
+    "archive_encrypted": ("It is encrypted; store it without a password.", "文件已加密；请不要设置密码。"),
+    "archive_entries": (
+        "The archive holds more than {most} files; split it.",
+        "归档中的文件超过 {most} 个；请拆分。",
+    ),
+    "archive_expands": (
+        "The archive unpacks to more than {times} times its size; what follows in it is not read.",
+        "归档解压后超过其大小的 {times} 倍；其后的内容不再读取。",
+    ),
+    "video_broken": ("The video cannot be read from here on ({why}).", "视频从此处起无法读取（{why}）。"),
+    "video_package_missing": (
+        "Videos need the package av. Install it with `pip install 'steelshift[video]'`, or give single images.",
+        "读取视频需要 av 包。请运行 `pip install 'steelshift[video]'`，或提供单张图像。",
+    ),
+    "watch_suffix": (
+        "{path} cannot be appended to. Use .csv or .jsonl with --watch.",
+        "{path} 无法追加。使用 --watch 时请用 .csv 或 .jsonl。",
+    ),
+    "watch_folders": (
+        "--watch follows folders, and {path} is none. Name folders.",
+        "--watch 只跟踪文件夹，而 {path} 不是文件夹。请指定文件夹。",
+    ),
+    "watched_already": (
+        "Another process is following a folder into {path}. Stop it, or choose another table.",
+        "另一个进程正在向 {path} 写入。请停止它，或换一个表。",
+    ),
+    "other_table": (
+        "{path} is not a table that `inspect` of this version has written. Choose another name.",
+        "{path} 不是此版本 `inspect` 写出的表。请换一个名称。",
+    ),
+    "watching": (
+        "Following {where} into {out}; stop with Ctrl+C.",
+        "正在跟踪 {where} 并写入 {out}；按 Ctrl+C 停止。",
+    ),
+    "no_heat_maps": (
+        "{path} holds no graph of heat maps: the last layers of its encoder are of a form that is not known. Inspect "
+        "with the inspector that it was exported from, or leave out --heatmaps.",
+        "{path} 不含热图计算图：其编码器末层的形式未知。请用导出前的检测器检测，或去掉 --heatmaps。",
+    ),
+    "no_heat_graph": (
+        "No heat maps can be drawn from the exported {encoder}: its last layers are of a form that is not known.",
+        "导出的 {encoder} 无法绘制热图：其末层的形式未知。",
+    ),
     "output_suffix": (
         "{path} must end in .csv, .jsonl or .parquet.",
         "{path} 必须以 .csv、.jsonl 或 .parquet 结尾。",
     ),
     "row_unreadable": ("the image cannot be read", "图像无法读取"),
     "row_sure": ("probability {p:.3f} is at least {threshold:.3f}", "概率 {p:.3f} 不低于 {threshold:.3f}"),
+    "row_strange": (
+        "unlike all that was taught: {strange:.3f} is above {threshold:.3f}",
+        "与训练过的图像都不相似：{strange:.3f} 高于 {threshold:.3f}",
+    ),
     "row_uncertain": ("probability {p:.3f} is below {threshold:.3f}", "概率 {p:.3f} 低于 {threshold:.3f}"),
     "no_target_labels": (
         "No image of {where} has a label among the classes. Judging needs labelled images; "

@@ -18,8 +18,11 @@ def note(sentence: str) -> None:
 
 
 @contextmanager
-def showing(what: str, total: int) -> Iterator[Advance]:
-    """Show progress of `what` while the context lasts; yields a function that takes the number of units done."""
+def showing(what: str, total: int | None) -> Iterator[Advance]:
+    """Show progress of `what` while the context lasts; yields a function that takes the number of units done.
+
+    total: None where nobody knows it before the end.
+    """
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -33,6 +36,11 @@ def showing(what: str, total: int) -> Iterator[Advance]:
 
     def advance(done: int) -> None:
         nonlocal told
+        if total is None:
+            if done >= 2 * max(told, 500):
+                told = done
+                note(f"{what}: {done}, {time.monotonic() - began:.0f} s")
+            return
         if not first:
             first.append(done)  # a resumed phase does not begin at 0
         quarter = 4 * done // max(total, 1)

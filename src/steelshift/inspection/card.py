@@ -40,7 +40,9 @@ probability is calibrated on held-out images of the source line and says nothing
 ## Decision
 
 - temperature {specification.temperature:.3f}, fitted on source validation images
-- images with a probability below {specification.threshold:.3f} go to a person
+- images with a probability below {specification.threshold:.3f} go to a person, and so do those that are
+  stranger than {specification.strange:.4f} (relative Mahalanobis distance of features): together
+  {specification.review_rate:.1%} of unlabelled target training images
 
 ## Limits
 

@@ -1,10 +1,11 @@
 """An exported inspector: a folder of graphs that runs without torch.
 
-exported/  export.json  model-PRECISION.onnx  openvino-PRECISION.xml and .bin  golden/  MODEL_CARD.md  SHA256SUMS
+exported/  export.json  model-PRECISION.onnx  openvino-PRECISION.xml and .bin  heat.onnx  reference.safetensors  golden/
+           MODEL_CARD.md  SHA256SUMS
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,56 @@ import numpy as np
 
 from steelshift.data.decode import decode
 from steelshift.errors import ArtifactRefused, UsageError
-from steelshift.inspection.runtimes import Run, open_graph
-from steelshift.inspection.specification import Specification, score_each
+from steelshift.inspection import reference
+from steelshift.inspection.reference import Reference
+from steelshift.inspection.runtimes import FEATURES, MAPS, PROBABILITIES, Run, open_graph, open_heat
+from steelshift.inspection.specification import Answer, Specification, answer_each
 from steelshift.inspection.sums import check_sums
 
 RECORD = "export.json"
-SCHEMA = 1
+SCHEMA = 2
+HEAT = "heat.onnx"
+"""The graph of heat maps, the same for every runtime and precision."""
 TOLERANCE = {"fp32": 1e-3}
 """Largest difference of a golden probability that still counts as the same graph on another processor."""
 CLEAR = 0.2
 """In bf16 and int8, which processors compute differently, a golden example must keep a class that leads by so much."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exported:
-    """A judge whose network is a graph in one of the runtimes."""
+    """A judge whose network is a graph in one of the runtimes. Its graphs are opened when they are first asked."""
 
     specification: Specification
-    run: Run
+    folder: Path
+    runtime: str
+    precision: str
+    reference: Reference | None = None
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        self._runs: dict[tuple[str, ...], Run] = {}
+        self._heat: Callable[[np.ndarray], np.ndarray] | None = None
 
     def score(self, groups: Sequence[np.ndarray]) -> np.ndarray:
-        return self.run(groups)
+        return self._run(groups, PROBABILITIES)[0]
+
+    def answer(self, groups: Sequence[np.ndarray], *, maps: bool = False) -> Answer:
+        """As `score`, with all that a row tells. Raises UsageError for maps that the graph does not give."""
+        if maps and not (self.folder / HEAT).is_file():
+            raise UsageError("no_heat_maps", path=self.folder)
+        return Answer(*self._run(groups, PROBABILITIES, FEATURES, *([MAPS] if maps else [])))
+
+    def heat(self, maps: np.ndarray) -> np.ndarray:
+        if self._heat is None:
+            self._heat = open_heat(self.runtime, self.folder / HEAT)
+        return self._heat(maps)
+
+    def _run(self, groups: Sequence[np.ndarray], *gives: str) -> list[np.ndarray]:
+        if gives not in self._runs:
+            files = [self.folder / name for name in files_of(self.runtime, self.precision)]
+            self._runs[gives] = open_graph(self.runtime, self.precision, files, gives)
+        return self._runs[gives](groups)
 
 
 def is_exported(folder: Path) -> bool:
@@ -61,8 +91,9 @@ def load(folder: Path, runtime: str | None = None, precision: str | None = None)
         specification = Specification(**record["inspector"] | {"classes": tuple(record["inspector"]["classes"])})
         entry = _choose(folder, record["graphs"], runtime, precision)
         kind = entry["runtime"], entry["precision"]
-        exported = Exported(specification, open_graph(*kind, [folder / name for name in files_of(*kind)]))
-        _check_golden(exported, folder, entry)
+        exported = Exported(specification, folder, *kind, identity=str(record["weights_sha256"]))
+        found = _check_golden(exported, folder, entry)
+        exported.reference = reference.load(folder, found.features.shape[1], len(specification.classes))
     except (ArtifactRefused, UsageError):
         raise
     except Exception as error:  # files from anywhere, read by large parsers: whatever they raise, it is no use
@@ -88,12 +119,14 @@ def _choose(folder: Path, graphs: list[dict[str, Any]], runtime: str | None, pre
     return fitting[0]
 
 
-def _check_golden(exported: Exported, folder: Path, entry: dict[str, Any]) -> None:
+def _check_golden(exported: Exported, folder: Path, entry: dict[str, Any]) -> Answer:
     expected = np.array(entry["golden"])
-    found = score_each(exported, golden(folder))
+    answer = answer_each(exported, golden(folder))
+    found = answer.probabilities
     if not np.abs(found - expected).max() <= TOLERANCE.get(entry["precision"], 1.0):
         raise ValueError("golden examples no longer score as they did")
     best = np.sort(expected, axis=1)
     clear = best[:, -1] - best[:, -2] > CLEAR
     if (expected.argmax(1) != found.argmax(1))[clear].any():
         raise ValueError("golden examples no longer have the class that they had")
+    return answer

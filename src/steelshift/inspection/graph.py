@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from steelshift.errors import RunFailed
 from steelshift.inspection.inspector import Inspector
-from steelshift.inspection.runtimes import PIXELS, PREPARED, PROBABILITIES
+from steelshift.inspection.runtimes import FEATURES, HEAT, MAPS, PIXELS, PREPARED, PROBABILITIES
 from steelshift.nn.convolution import plainly
 from steelshift.resample import LUMINANCE, resample
 
@@ -47,20 +47,26 @@ class _Prepare(nn.Module):
 
 
 class _Network(nn.Module):
-    """float32 (B, 1, S, S), evenly lit -> probabilities (B, K)."""
+    """float32 (B, 1, S, S), evenly lit -> probabilities (B, K), features (B, F) and, where known, last maps."""
 
     def __init__(self, inspector: Inspector) -> None:
         super().__init__()
         self.inspector = inspector
 
-    def forward(self, prepared: Tensor) -> Tensor:
-        logits = self.inspector.classifier(self.inspector.encoder.features(prepared))
-        return (logits / self.inspector.specification.temperature).softmax(1)
+    def forward(self, prepared: Tensor) -> tuple[Tensor, ...]:
+        features, maps = self.inspector.features_and_maps(prepared)
+        logits = self.inspector.classifier(features)
+        probabilities = (logits / self.inspector.specification.temperature).softmax(1)
+        return (probabilities, features) if maps is None else (probabilities, features, maps)
 
 
-def to_onnx(inspector: Inspector) -> onnx.ModelProto:
-    """The graph of an inspector, free in number, size and channels of images. Raises RunFailed."""
+def to_onnx(inspector: Inspector) -> tuple[onnx.ModelProto, onnx.ModelProto | None]:
+    """The graph of an inspector, free in number, size and channels of images, and that of its heat maps, if any.
+
+    Raises RunFailed.
+    """
     plain = copy.deepcopy(inspector).eval()
+    plain.__dict__.pop("drawing", None)  # of the layers that are replaced now
     plainly(plain.encoder)
     size = inspector.specification.size
     free = [torch.export.Dim(name, min=1, max=most) for name, most in _LARGEST.items()]
@@ -68,8 +74,12 @@ def to_onnx(inspector: Inspector) -> onnx.ModelProto:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's, about itself
             pixels = torch.zeros(2, 20, 30, 3, dtype=torch.uint8)
-            first = _traced(_Prepare(plain), pixels, dict(enumerate(free)), PIXELS, PREPARED)
-            second = _traced(_Network(plain), torch.zeros(2, 1, size, size), {0: free[0]}, "given", PROBABILITIES)
+            first = _traced(_Prepare(plain), pixels, dict(enumerate(free)), PIXELS, [PREPARED])
+            prepared = torch.zeros(2, 1, size, size)
+            maps = plain.features_and_maps(prepared)[1]
+            gives = [PROBABILITIES, FEATURES] if maps is None else [PROBABILITIES, FEATURES, MAPS]
+            second = _traced(_Network(plain), prepared, {0: free[0]}, "given", gives)
+            heat = None if maps is None else _traced(plain.drawing[1], maps.clone(), {0: free[0]}, MAPS, [HEAT])
         first, second = (
             compose.add_prefix(graph, prefix, rename_inputs=False, rename_outputs=False)
             for graph, prefix in ((first, PREPARING), (second, "network/"))
@@ -79,10 +89,10 @@ def to_onnx(inspector: Inspector) -> onnx.ModelProto:
     except Exception as error:  # a compiler of any network: whatever it raises, there is no graph
         why = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise RunFailed("no_graph", encoder=inspector.specification.encoder, why=why) from error
-    return model
+    return model, heat
 
 
-def _traced(part: nn.Module, example: Tensor, free: dict[int, Any], given: str, gives: str) -> onnx.ModelProto:
+def _traced(part: nn.Module, example: Tensor, free: dict[int, Any], given: str, gives: list[str]) -> onnx.ModelProto:
     program = torch.export.export(part.eval(), (example,), dynamic_shapes=(free,))
-    names = {"input_names": [given], "output_names": [gives]}
+    names = {"input_names": [given], "output_names": gives}
     return torch.onnx.export(program, (), dynamo=True, verbose=False, **names).model_proto

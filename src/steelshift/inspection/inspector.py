@@ -1,6 +1,6 @@
 """The inspector: bytes of an image to class and probability, as a network with its preprocessing inside, and a folder.
 
-    inspector/  inspector.json  model.safetensors  golden/  MODEL_CARD.md  SHA256SUMS
+    inspector/  inspector.json  model.safetensors  reference.safetensors  golden/  MODEL_CARD.md  SHA256SUMS
 
 The folder holds weights as safetensors and everything else as JSON and PNG; reading it runs no code.
 """
@@ -8,7 +8,9 @@ The folder holds weights as safetensors and everything else as JSON and PNG; rea
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -20,7 +22,10 @@ from torch import Tensor, nn
 from steelshift.data.decode import Unreadable, decode
 from steelshift.errors import ArtifactRefused, SteelshiftError
 from steelshift.files import write_atomically, write_bytes, write_json, write_text
-from steelshift.inspection.specification import SCHEMA, Specification
+from steelshift.inspection import reference
+from steelshift.inspection.heat import Heat, features_with_maps, heat_of
+from steelshift.inspection.reference import Reference
+from steelshift.inspection.specification import SCHEMA, Answer, Specification
 from steelshift.inspection.sums import check_sums, sha256, write_sums
 from steelshift.nn.encoders import build_encoder, last_convolution
 from steelshift.nn.heads import task_classifier
@@ -39,6 +44,8 @@ class Inspector(nn.Module):
         self.specification = specification
         self.encoder = build_encoder(specification.encoder, specification.size, feature=specification.feature)
         self.classifier = task_classifier(self.encoder.width, len(specification.classes))
+        self.reference: Reference | None = None
+        self.identity = ""
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,8 +70,44 @@ class Inspector(nn.Module):
         prepared = [self.prepare(torch.from_numpy(np.ascontiguousarray(images))) for images in groups]
         return self.probabilities(torch.cat(prepared)).numpy()
 
-    def calibrate(self, temperature: float, threshold: float) -> None:
-        self.specification = dataclasses.replace(self.specification, temperature=temperature, threshold=threshold)
+    @cached_property
+    def drawing(self) -> tuple[nn.Module, Heat] | None:
+        """The layer that reads the last maps, and heat from them; None for encoders of a form that is not known."""
+        return heat_of(self.encoder, self.classifier)
+
+    def features_and_maps(self, even: Tensor) -> tuple[Tensor, Tensor | None]:
+        """float32 (B, 1, S, S), evenly lit -> features (B, F), and last maps (B, C, h, w) where heat needs them."""
+        if self.drawing is None:
+            return self.encoder.features(even), None
+        return features_with_maps(self.encoder, self.drawing[0], even)
+
+    @torch.inference_mode()
+    def answer(self, groups: Sequence[np.ndarray], *, maps: bool = False) -> Answer:
+        """As `score`, with features and, where asked, what heat maps are drawn from."""
+        prepared = torch.cat([self.prepare(torch.from_numpy(np.ascontiguousarray(images))) for images in groups])
+        found = None
+        if maps:
+            features, found = self.features_and_maps(self.encoder.even(prepared))
+        else:
+            features = self.encoder(prepared)
+        probabilities = (self.classifier(features) / self.specification.temperature).softmax(1)
+        if maps and found is None:
+            found = prepared  # heat needs a pass of its own
+        return Answer(probabilities.numpy(), features.numpy(), None if found is None else found.numpy())
+
+    def heat(self, maps: np.ndarray) -> np.ndarray:
+        """Maps of an answer -> heat of the best class, float32 (B, h, w) in [0, 1]."""
+        given = torch.from_numpy(maps)
+        if self.drawing is None:
+            with torch.no_grad():
+                best = self.logits(given).argmax(1)
+            return self.heat_maps(given, best).numpy()
+        with torch.inference_mode():
+            return self.drawing[1](given).numpy()
+
+    def calibrate(self, **fields: Any) -> None:
+        """Set temperature, thresholds and such of the specification."""
+        self.specification = dataclasses.replace(self.specification, **fields)
 
     def load_weights(self, tensors: dict[str, Tensor]) -> "Inspector":
         self.load_state_dict(tensors)
@@ -109,6 +152,8 @@ def answers(inspector: Inspector, prepared: Tensor, batch: int = 64) -> Answers:
 def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]) -> None:
     """Write an inspector with golden examples, uint8 (H, W, C) each, and their probabilities. Raises RunFailed."""
     specification = inspector.specification
+    if inspector.reference is not None:
+        reference.save(inspector.reference, folder)
     write_bytes(folder / "model.safetensors", safetensors.torch.save(_sorted(inspector.state_dict())))
     write_json(folder / "inspector.json", dataclasses.asdict(specification))
     write_text(folder / "MODEL_CARD.md", card)
@@ -135,6 +180,8 @@ def load(folder: Path) -> Inspector:
         inspector = Inspector(Specification(**record | {"classes": tuple(record["classes"])}))
         inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         _check_golden(inspector, folder)
+        inspector.reference = reference.load(folder, inspector.encoder.width, len(record["classes"]))
+        inspector.identity = identity(folder)
     except ArtifactRefused:
         raise
     except (

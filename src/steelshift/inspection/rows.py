@@ -1,77 +1,206 @@
 """Images in, one row each out: the table that `inspect` writes."""
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from steelshift.data.cache import crop_pixels
-from steelshift.data.decode import Unreadable, decode, read_bytes
-from steelshift.data.table import Place
+from steelshift.data.sources import Found, Taken
 from steelshift.errors import UsageError
-from steelshift.files import explain_full_or_readonly
-from steelshift.inspection.specification import Judge, score_each
+from steelshift.files import append_text, explain_full_or_readonly
+from steelshift.inspection.specification import Judge, answer_each
 from steelshift.messages import say
 from steelshift.progress import Advance
+from steelshift.selection.reject import Thresholds
 
 BATCH = 32
+HELD = 64 * 1024 * 1024
+"""Bytes of files in memory that end a batch early."""
+SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image or crop. Numbers are None for what could not be read."""
+    """One image, crop or frame. Numbers are None for what could not be read."""
 
     id: str | None
-    """sha256 of the file, with the crop where there is one."""
+    """sha256 of the file, with the crop or frame where there is one."""
     path: str
     class_: str | None = None
     p: float | None = None
     """Calibrated probability of the class, 0 to 1."""
     decision: str = "unreadable"
-    """accept, reject-uncertain (a person should look) or unreadable."""
+    """accept, reject-unknown (unlike all that was taught), reject-uncertain (two answers are near), or unreadable."""
     reason: str = ""
     error: str | None = None
-    second_class: str | None = None
-    p_second: float | None = None
     width: int | None = None
     height: int | None = None
     bit_depth: int | None = None
+    tile: str | None = None
+    """x, y, width and height in pixels of the part of a strip; None for whole images."""
+    second_class: str | None = None
+    margin: float | None = None
+    """By how much the class is more probable than the second."""
+    strange: float | None = None
+    """How unlike all that was taught the image is, higher is stranger."""
+    nearest: str | None = None
+    """The source examples that are most like it, `class: name`, the nearest first."""
+    heat_map: str | None = None
+    """Picture of where the evidence lies, as a path from the table's folder."""
+    inspector: str | None = None
+    """sha256 of the weights that answered."""
+    latency_ms: float | None = None
+    """Milliseconds that this image took: reading, decoding, and its share of the time of its batch."""
 
 
 COLUMNS = tuple(item.name.rstrip("_") for item in fields(ImageRow))
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """A row with what it was made from."""
+
+    row: ImageRow
+    taken: Taken
+    heat: np.ndarray | None = None
+    """float32 (h, w) in [0, 1], where heat maps are asked for and there is an answer."""
+
+
+def limits_of(inspector: Judge, review_rate: float | None = None) -> Thresholds:
+    """The inspector's own thresholds, or those of another rate of review. Raises UsageError where it knows none."""
+    specification = inspector.specification
+    if review_rate is None:
+        return Thresholds(specification.threshold, math.inf if specification.strange is None else specification.strange)
+    if not 0 <= review_rate < 1:
+        raise UsageError("option_range", key="review_rate", value=review_rate, range="0 to 1")
+    if inspector.reference is None:
+        raise UsageError("no_reference")
+    return inspector.reference.thresholds(review_rate)
+
+
 def inspect_images(
-    inspector: Judge, places: Sequence[Place], advance: Advance = lambda done: None
-) -> Iterator[ImageRow]:
-    """A row for every place, in their order, few images in memory at a time; what cannot be read is a row too."""
-    everything = iter(places)
+    inspector: Judge,
+    images: Iterable[Found],
+    advance: Advance = lambda done: None,
+    *,
+    limits: Thresholds | None = None,
+    heat: bool = False,
+) -> Iterator[Inspected]:
+    """A row for every image, in their order, few in memory at a time; what cannot be read is a row too.
+
+    limits: by default the inspector's own. heat: whether heat maps are wanted.
+    """
+    limits = limits or limits_of(inspector)
+    everything = iter(images)
+    depth = inspector.specification.bit_depth
     done = 0
+
+    def take(found: Found) -> tuple[Taken, float]:
+        began = time.perf_counter()
+        return found.take(depth), time.perf_counter() - began
+
     with ThreadPoolExecutor() as pool:
-
-        def start() -> list[Any]:
-            return [pool.submit(_read, place, inspector) for place in islice(everything, BATCH)]
-
-        ahead = start()
-        while ahead:
-            batch, ahead = ahead, start()
-            for row in _judge(inspector, [future.result() for future in batch]):
+        ahead: deque[list[tuple[Found, Future]]] = deque()
+        while True:
+            while len(ahead) < 2:
+                batch, held = [], 0
+                for found in islice(everything, BATCH):
+                    batch.append((found, pool.submit(take, found)))
+                    held += found.size
+                    if held > HELD:
+                        break
+                if not batch:
+                    break
+                ahead.append(batch)
+            if not ahead:
+                return
+            ready = [(found, *future.result()) for found, future in ahead.popleft()]
+            for inspected in _judge(inspector, ready, limits, heat):
                 done += 1
                 advance(done)
-                yield row
+                yield inspected
+
+
+def _judge(
+    inspector: Judge, batch: list[tuple[Found, Taken, float]], limits: Thresholds, heat: bool
+) -> Iterator[Inspected]:
+    began = time.perf_counter()
+    readable = [taken.decoded.pixels for _, taken, _ in batch if taken.decoded is not None]
+    answers: Iterator[dict[str, Any]] = iter(())
+    maps: Iterator[np.ndarray | None] = iter([None] * len(readable))
+    if readable:
+        found = answer_each(inspector, readable, maps=heat)
+        answers = iter(_answers(inspector, found.probabilities, found.features, limits))
+        if heat:
+            maps = iter(inspector.heat(found.maps))
+    share = (time.perf_counter() - began) / max(len(readable), 1)
+    for found, taken, seconds in batch:
+        name = found.path.encode("utf-8", "backslashreplace").decode()
+        row = ImageRow(taken.id, name, inspector=inspector.identity or None)
+        if taken.decoded is None:
+            spent = round(1000 * seconds, 3)
+            yield Inspected(replace(row, reason=say("row_unreadable"), error=taken.error, latency_ms=spent), taken)
+            continue
+        height, width = taken.decoded.pixels.shape[:2]
+        known = {"width": width, "height": height, "bit_depth": taken.decoded.bit_depth}
+        known["latency_ms"] = round(1000 * (seconds + share), 3)
+        yield Inspected(replace(row, **known, **next(answers)), taken, next(maps))
+
+
+def _answers(
+    inspector: Judge, probabilities: np.ndarray, features: np.ndarray, limits: Thresholds
+) -> Iterator[dict[str, Any]]:
+    """What rows say of answers (B, K) with features (B, F)."""
+    classes, reference = inspector.specification.classes, inspector.reference
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    strange, nearest = reference.compare(features) if reference else (None, None)
+    for place, (best, second) in enumerate(order):
+        p = float(probabilities[place, best])
+        answer = {
+            "class_": classes[best],
+            "p": round(p, 6),
+            "second_class": classes[second],
+            "margin": round(p - float(probabilities[place, second]), 6),
+        }
+        decision = "accept" if p >= limits.p else "reject-uncertain"
+        if reference is not None:
+            found = float(strange[place])
+            examples = ((classes[reference.classes[row]], reference.names[row]) for row in nearest[place])
+            answer |= {"strange": round(found, 6), "nearest": "; ".join(f"{name}: {file}" for name, file in examples)}
+            if found > limits.strange:
+                decision = "reject-unknown"
+        if decision == "reject-unknown":
+            reason = say("row_strange", strange=found, threshold=limits.strange)
+        else:
+            reason = say("row_sure" if decision == "accept" else "row_uncertain", p=p, threshold=limits.p)
+        yield answer | {"decision": decision, "reason": reason}
+
+
+# Writing.
+
+
+def check_table(path: Path, *, appended: bool = False) -> None:
+    """Raises UsageError where a table cannot be written under this name."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError("output_suffix", path=path)
+    if appended and path.suffix.lower() == ".parquet":
+        raise UsageError("watch_suffix", path=path)
 
 
 def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
     """Write rows as .csv, .jsonl or .parquet, whole or not at all; returns how many. Raises UsageError, RunFailed."""
+    check_table(path)
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".jsonl", ".parquet"):
-        raise UsageError("output_suffix", path=path)
     temporary = path.with_name(path.name + ".tmp")
     with explain_full_or_readonly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,61 +214,63 @@ def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
     return count
 
 
-def _read(place: Place, inspector: Judge) -> tuple[ImageRow, np.ndarray | None]:
-    name = str(place.path).encode("utf-8", "backslashreplace").decode()
-    digest = None
+def append_rows(rows: list[ImageRow], path: Path) -> None:
+    """Add rows to a .csv or .jsonl table and make them last. Raises RunFailed."""
+    text = io.StringIO()
+    write = _writer(text, path.suffix.lower(), header=not path.exists() or path.stat().st_size == 0)
+    for row in rows:
+        write(row)
+    append_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a .csv or .jsonl table that `append_rows` has written; a last row that a crash cut short is cut off.
+
+    Raises UsageError for a table of other columns, RunFailed.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = b"\r\n" if path.suffix.lower() == ".csv" else b"\n"
+    whole = content[: content.rfind(end) + len(end)] if end in content else b""
+    if len(whole) < len(content):
+        with explain_full_or_readonly(path), path.open("r+b") as file:
+            file.truncate(len(whole))
+    text = whole.decode("utf-8", "replace")
     try:
-        digest, content = read_bytes(place.path)
-        decoded = decode(content, bit_depth=inspector.specification.bit_depth)
-        pixels = crop_pixels(decoded.pixels, place)
-    except Unreadable as error:
-        return ImageRow(digest, name, reason=say("row_unreadable"), error=str(error)), None
-    height, width = pixels.shape[:2]
-    found = ImageRow(place.named(digest), name, width=width, height=height, bit_depth=decoded.bit_depth)
-    return found, np.ascontiguousarray(pixels)
-
-
-def _judge(inspector: Judge, batch: list[tuple[ImageRow, np.ndarray | None]]) -> Iterator[ImageRow]:
-    readable = [pixels for _, pixels in batch if pixels is not None]
-    scores = iter(score_each(inspector, readable) if readable else ())
-    for row, pixels in batch:
-        yield row if pixels is None else _decide(inspector, row, next(scores))
-
-
-def _decide(inspector: Judge, row: ImageRow, probabilities: np.ndarray) -> ImageRow:
-    classes, threshold = inspector.specification.classes, inspector.specification.threshold
-    best, second = np.argsort(-probabilities, kind="stable")[:2]
-    p = float(probabilities[best])
-    sure = p >= threshold
-    return ImageRow(
-        **asdict(row)
-        | {
-            "class_": classes[best],
-            "p": round(p, 6),
-            "decision": "accept" if sure else "reject-uncertain",
-            "reason": say("row_sure" if sure else "row_uncertain", p=p, threshold=threshold),
-            "second_class": classes[second],
-            "p_second": round(float(probabilities[second]), 6),
-        }
-    )
+        if path.suffix.lower() == ".csv":
+            reader = csv.DictReader(text.splitlines(keepends=True))
+            rows, right = list(reader), not text or tuple(reader.fieldnames or ()) == COLUMNS
+        else:
+            rows = [json.loads(line) for line in text.splitlines()]
+            right = all(isinstance(row, dict) and {"id", "path"} <= set(row) for row in rows)
+    except ValueError:
+        right = False
+    if not right:
+        raise UsageError("other_table", path=path)
+    return rows
 
 
 def _record(row: ImageRow) -> dict[str, Any]:
     return {key.rstrip("_"): value for key, value in asdict(row).items()}
 
 
+def _writer(file: Any, suffix: str, *, header: bool) -> Callable[[ImageRow], None]:
+    if suffix == ".jsonl":
+        return lambda row: file.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+    writer = csv.DictWriter(file, COLUMNS)
+    if header:
+        writer.writeheader()
+    return lambda row: writer.writerow(_record(row))
+
+
 def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if suffix == ".csv":
-            writer.writeheader()
+        write = _writer(file, suffix, header=True)
         for row in rows:
             with explain_full_or_readonly(path):
-                if suffix == ".csv":
-                    writer.writerow(_record(row))
-                else:
-                    file.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+                write(row)
             count += 1
     return count
 
@@ -148,7 +279,7 @@ def _write_parquet(rows: Iterator[ImageRow], path: Path) -> int:
     import pyarrow
     from pyarrow import parquet
 
-    kinds = {"p": pyarrow.float64(), "p_second": pyarrow.float64()}
+    kinds = {key: pyarrow.float64() for key in ("p", "margin", "strange", "latency_ms")}
     kinds |= {key: pyarrow.int32() for key in ("width", "height", "bit_depth")}
     schema = pyarrow.schema([(key, kinds.get(key, pyarrow.string())) for key in COLUMNS])
     count = 0

@@ -1,7 +1,8 @@
 """Exported graphs in ONNX Runtime and OpenVINO, on the processor. No torch here.
 
-A graph takes `pixels`, uint8 (B, H, W, C), and gives `probabilities`, float32 (B, K). On the way `prepared`, float32
-(B, 1, S, S), is what the network reads: grey, resized, evenly lit.
+A graph takes `pixels`, uint8 (B, H, W, C), and gives `probabilities`, float32 (B, K), `features`, float32 (B, F), and,
+where heat maps can be drawn, `maps`, float32 (B, C, h, w). On the way `prepared`, float32 (B, 1, S, S), is what the
+network reads: grey, resized, evenly lit. A graph of its own turns `maps` into `heat`, float32 (B, h, w).
 """
 
 import sys
@@ -16,9 +17,10 @@ import numpy as np
 from steelshift.errors import UsageError
 
 PIXELS, PREPARED, PROBABILITIES = "pixels", "prepared", "probabilities"
+FEATURES, MAPS, HEAT = "features", "maps", "heat"
 RUNTIMES, PRECISIONS = ("onnx", "openvino"), ("fp32", "bf16", "int8")
 """Plainest first."""
-Run = Callable[[Sequence[np.ndarray]], np.ndarray]
+Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 def need(*packages: str) -> None:
@@ -28,14 +30,25 @@ def need(*packages: str) -> None:
             raise UsageError("package_missing", package=package)
 
 
-def open_graph(runtime: str, precision: str, files: Sequence[Path]) -> Run:
-    """A function from groups of pixels, uint8 (B, H, W, C) each, to probabilities float32 (sum of B, K).
+def open_graph(runtime: str, precision: str, files: Sequence[Path], gives: Sequence[str] = (PROBABILITIES,)) -> Run:
+    """A function from groups of pixels, uint8 (B, H, W, C) each, to what is asked for, float32 (sum of B, ...) each.
 
     Raises UsageError where the runtime is not installed, and whatever the runtime raises for a file that is no graph.
     """
     need("onnxruntime" if runtime == "onnx" else "openvino")
     contents = [path.read_bytes() for path in files]  # a graph given as bytes can name no other file to be read
-    return _onnx(*contents) if runtime == "onnx" else _openvino(precision, *contents)
+    return _onnx(gives, *contents) if runtime == "onnx" else _openvino(gives, precision, *contents)
+
+
+def open_heat(runtime: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from maps (B, C, h, w) to heat (B, h, w). Raises as `open_graph`."""
+    content = file.read_bytes()
+    if runtime == "onnx":
+        session = _session(content)
+        return lambda maps: session.run([HEAT], {MAPS: maps})[0]
+    core = import_openvino().Core()
+    graph = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda maps: graph(maps)[0].copy()
 
 
 def without_reports() -> None:
@@ -60,21 +73,26 @@ def computes_bf16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _onnx(content: bytes) -> Run:
+def _session(content: bytes) -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def run(groups: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate([session.run([PROBABILITIES], {PIXELS: images})[0] for images in groups])
+
+def _onnx(gives: Sequence[str], content: bytes) -> Run:
+    session = _session(content)
+
+    def run(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        parts = [session.run(list(gives), {PIXELS: images}) for images in groups]
+        return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
     return run
 
 
-def _openvino(precision: str, described: bytes, weights: bytes) -> Run:
+def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: bytes) -> Run:
     """Preprocessing and network are compiled apart.
 
     On processors with bf16 OpenVINO would use it by itself, and for every step: the precision is therefore said. Grey
@@ -96,11 +114,13 @@ def _openvino(precision: str, described: bytes, weights: bytes) -> Run:
         if reader.get_node().get_type_name() != "Result":  # the one that `first` has added
             reader.replace_source_output(begin.output(0))
     network = compiled(
-        openvino.Model([_named(model, PROBABILITIES)], [begin], "network"), "bf16" if precision == "bf16" else "f32"
+        openvino.Model([_named(model, name) for name in gives], [begin], "network"),
+        "bf16" if precision == "bf16" else "f32",
     )
 
-    def run(groups: Sequence[np.ndarray]) -> np.ndarray:
-        return network(np.concatenate([prepare(images)[0] for images in groups]))[0].copy()
+    def run(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found = network(np.concatenate([prepare(images)[0] for images in groups]))
+        return [found[place].copy() for place in range(len(gives))]
 
     return run
 

@@ -69,6 +69,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> s
         ("discriminators", "The two discriminators", _discriminators(report)),
         ("embedded", "Embedded samples", _embedded(report, classes)),
         ("candidates", "Which checkpoint was kept", _candidates(report)),
+        ("reject", "What sending images to a person buys", _rejection(report.get("reject"), "held-out source")),
         ("distance", "Proxy A-distance and the source line", _distance(report)),
         ("data", "Data", _data(report, classes)),
         ("configuration", "Configuration", _configuration(report)),
@@ -179,6 +180,7 @@ def _judged(report: Mapping[str, Any], classes: list[str]) -> str:
         details = target.get("details") or {}
         parts.append(_confusions(details, classes))
         parts.append(_side_by_side(_details(details), _recalls(details, classes)))
+        parts.append(_rejection(target.get("reject"), "target test"))
     else:
         parts.append(
             "<p>No target labels were given to judge by, so nobody knows how often this inspector is right on the "
@@ -695,6 +697,34 @@ def _candidates(report: Mapping[str, Any]) -> str:
         rule += "<p>Several methods were trained; these are the scores of the best checkpoint of each by that rule.</p>"
         rule += _table(("Method", "Step", "Score"), tried, "numbers")
     return rule + _side_by_side(*figures) if figures else ""
+
+
+def _rejection(found: Mapping[str, Any] | None, images: str) -> str:
+    """Risk over coverage on labelled images, and what the inspector's own thresholds do there."""
+    curve = (found or {}).get("risk_coverage") or {}
+    if not curve.get("coverage"):
+        return ""
+    coverage = [100 * value for value in curve["coverage"]]
+    chart = line_chart(coverage, {"error among the accepted": curve["risk"]}, about="risk over coverage", low=0.0)
+    caption = (
+        f"Error among accepted {images} images, over how many percent of them are accepted, the surest first: the "
+        "lower on the left, the more a person's look is worth."
+    )
+    rows = [
+        ("Images", _number(found["n"])),
+        ("Calibration error", f"{found['calibration_error']:.3f}"),
+        ("Wanted rate of review", _percent(found["review_rate"])),
+        ("Sent to a person", _percent(found["reviewed"])),
+        ("Error of all", _percent(found["error"])),
+        ("Error of the accepted", _percent(found["error_accepted"])),
+    ]
+    table = _figure(
+        _table(("", ""), rows, "numbers"),
+        "Thresholds are counted on unlabelled target training images, so the share sent to a person is meant for that "
+        "line.",
+        "At the inspector's thresholds",
+    )
+    return _side_by_side(_figure(chart, caption, "Risk over coverage"), table)
 
 
 def _distance(report: Mapping[str, Any]) -> str:

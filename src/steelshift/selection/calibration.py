@@ -18,7 +18,3 @@ def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
     return float(np.exp(minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
-
-def review_threshold(probabilities: np.ndarray, review_rate: float) -> float:
-    """The confidence below which `review_rate` of these images (n, K) would go to a person."""
-    return float(np.quantile(probabilities.max(1), review_rate)) if len(probabilities) else 0.0

@@ -98,7 +98,7 @@ class Config:
     oracle: bool = True
     """Whether to train the oracle too, where target labels are given for judging."""
     review_rate: float = 0.05
-    """Share of source validation images that the inspector would send to a person."""
+    """Share of images of the target line that the inspector sends to a person, 0 to 1; counted on unlabelled ones."""
     bit_depth: int | None = None
     """Bits of images stored with 16 bit a pixel; by default found from each file."""
     device: str = "auto"

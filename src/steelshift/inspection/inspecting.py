@@ -1,0 +1,92 @@
+"""`inspect` from its options to its table and what lies beside it."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from steelshift.data.sources import Found, find_images, need_for
+from steelshift.errors import UsageError
+from steelshift.inspection.outputs import copy_for_review, is_defect, write_heat_map
+from steelshift.inspection.rows import ImageRow, Inspected, check_table, inspect_images, limits_of, write_rows
+from steelshift.inspection.specification import Judge
+from steelshift.inspection.watching import follow
+from steelshift.messages import say
+from steelshift.progress import note, showing
+from steelshift.signals import stop_requests
+
+FAILING = ("defect", "reject")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options of `inspect`."""
+
+    review_rate: float | None = None
+    heatmaps: Literal["none", "defects", "all"] = "none"
+    review_dir: Path | None = None
+    every: int = 1
+    watch: bool = False
+    fail_on: tuple[str, ...] = ()
+
+    def check(self, sources: Sequence[Path], out: Path) -> None:
+        """Raises UsageError for what cannot be done."""
+        check_table(out, appended=self.watch)
+        if not set(self.fail_on) <= set(FAILING):
+            raise UsageError("option_range", key="fail_on", value=",".join(self.fail_on), range=", ".join(FAILING))
+        if self.every < 1:
+            raise UsageError("option_range", key="every", value=self.every, range="1 or more")
+        need_for(sources)
+        if self.watch:
+            for source in sources:
+                if not source.is_dir():
+                    raise UsageError("watch_folders", path=source)
+
+
+@dataclass
+class Counts:
+    rows: int = 0
+    decisions: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+    failing: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: ImageRow) -> None:
+        self.rows += 1
+        self.decisions[row.decision] += 1
+        if row.class_ is not None:
+            self.classes[row.class_] += 1
+        self.failing["defect"] += is_defect(row)
+        self.failing["reject"] += row.decision != "accept"
+
+
+def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: Wishes) -> Counts:
+    """Write a row for every image of the sources. Raises UsageError, DataError, RunFailed."""
+    limits = limits_of(inspector, wishes.review_rate)
+    counts = Counts()
+    heat = wishes.heatmaps != "none"
+
+    def use(inspected: Inspected) -> ImageRow:
+        row = inspected.row
+        if inspected.heat is not None and (wishes.heatmaps == "all" or is_defect(row)):
+            path = write_heat_map(inspected, out.with_name(f"{out.stem}-heatmaps"))
+            row = replace(row, heat_map=os.path.relpath(path, out.parent))
+        if wishes.review_dir is not None and row.decision != "accept":
+            copy_for_review(replace(inspected, row=row), wishes.review_dir)
+        counts.add(row)
+        return row
+
+    def inspect(found: Iterator[Found], advance=lambda done: None) -> Iterator[Inspected]:
+        return inspect_images(inspector, found, advance, limits=limits, heat=heat)
+
+    if wishes.watch:
+        note(say("watching", where=", ".join(map(str, sources)), out=out))
+        with stop_requests() as requests:
+            for _ in follow(list(sources), out, inspect, lambda: bool(requests), use):
+                pass
+        return counts
+    found, total = find_images(sources, every=wishes.every, but=out)
+    with showing("inspect", total) as advance:
+        write_rows(map(use, inspect(found, advance)), out)
+    return counts
