@@ -229,6 +229,25 @@ def test_inspecting_needs_one_runtime_and_no_torch(out: Path, tmp_path: Path, ru
     assert len(rows_of(tmp_path / "a.csv")) == 12
 
 
+@pytest.mark.parametrize(("runtime", "tile"), [("onnx", 50), ("openvino", 64)])
+def test_strips_need_no_torch_and_are_as_in_torch(
+    saved: Path, out: Path, tmp_path: Path, runtime: str, tile: int
+) -> None:
+    """Tiles that are resized in the graph, and those of the network's own size, whose light OpenVINO is given."""
+    strip = write(tmp_path / "strip.bmp", encoded(picture(4, 130, 200), "BMP"))
+    options = ["--strip", "--tile", str(tile), "--overlap", "0.25"]
+    assert main(["inspect", str(saved), str(strip), "--out", str(tmp_path / "a.csv"), *options]) == 0
+    arguments = ["inspect", str(out), str(strip), "--out", str(tmp_path / "b.csv"), "--runtime", runtime, *options]
+    code = without("torch", "torchvision", "timm", "nncf", "onnx", "onnxscript", "sklearn")
+    code += f"from steelshift.cli import main\nsys.exit(main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    expected, found = rows_of(tmp_path / "a.csv"), rows_of(tmp_path / "b.csv")
+    assert len(found) == len(expected) > 10
+    assert all(abs(float(a["p"]) - float(b["p"])) <= 1e-4 for a, b in zip(expected, found, strict=True))
+    assert [row["tile"] for row in found] == [row["tile"] for row in expected]
+
+
 GUARD = """
 import os, sys
 def guard(event, arguments, record=os.open({record!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):

@@ -11,8 +11,9 @@ from torch import nn
 
 from builders import tiny_encoder
 from steelshift.errors import UsageError
+from steelshift.light import FAINT, WINDOWS
 from steelshift.nn.convolution import GreyStem, NarrowConvolution, plainly
-from steelshift.nn.encoders import FAINT, WINDOWS, build_encoder, even_light, last_convolution, light_window
+from steelshift.nn.encoders import build_encoder, even_light, last_convolution, light_window
 from steelshift.nn.heads import discriminator, task_classifier
 from steelshift.nn.normalization import LineBatchNorm, arrange, encode_both, settle, use_line
 from steelshift.nn.reversal import reverse

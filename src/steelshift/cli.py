@@ -202,6 +202,13 @@ def inspect(
     fail_on: str | None = None,
     every: int = 1,
     watch: bool = False,
+    strip: bool = False,
+    tile: int | None = None,
+    overlap: float = 0.0,
+    along: Literal["x", "y"] = "y",
+    mm_per_pixel: float | None = None,
+    speed: float | None = None,
+    first_stage: Path | None = None,
     json: bool = False,
 ) -> None:
     """Classify images, one row a file; what cannot be read is a row too.
@@ -218,8 +225,29 @@ def inspect(
         fail_on: defect, reject or both, with a comma between: exit with code 6 where there is one.
         every: Of videos, one frame in so many.
         watch: Follow folders: a row for every image that arrives, exactly once, until a signal; .csv or .jsonl.
+        strip: Images are whole strips of any size: a row for every tile, and beside the table a list of defects and a
+            map of each strip.
+        tile: Of strips, the side of a tile in pixels; by default what the inspector reads.
+        overlap: Of strips, the share of a tile that the next one sees again, 0 to below 1.
+        along: Direction in which strips run: y, downwards, as line-scan cameras see them, or x.
+        mm_per_pixel: Of strips, millimetres on the steel for one pixel.
+        speed: Of strips, metres a second.
+        first_stage: File of `first-stage`: passes clearly qualified tiles without the network.
         json: Print one JSON object.
     """
+    measures = {"tile": tile, "overlap": overlap, "along": along, "mm_per_pixel": mm_per_pixel, "speed": speed}
+    if strip:
+        others = {"review_rate": review_rate, "review_dir": review_dir, "fail_on": fail_on, "watch": watch or None}
+        others |= {"heatmaps": None if heatmaps == "none" else heatmaps, "every": None if every == 1 else every}
+        given = ["--" + name.replace("_", "-") for name, value in others.items() if value is not None]
+        if given:
+            raise UsageError("not_with_strip", options=", ".join(given))
+        _inspect_strips(lambda: _load(run, runtime, precision), images, out, measures, first_stage, json)
+        return
+    usual = {"tile": None, "overlap": 0.0, "along": "y", "mm_per_pixel": None, "speed": None, "first_stage": None}
+    given = [name for name, value in (measures | {"first_stage": first_stage}).items() if value != usual[name]]
+    if given:
+        raise UsageError("needs_strip", options=", ".join("--" + name.replace("_", "-") for name in given))
     from steelshift.errors import Found
     from steelshift.inspection.inspecting import Wishes, inspect_into
 
@@ -235,6 +263,62 @@ def inspect(
     failing = {name: counts.failing[name] for name in wishes.fail_on if counts.failing[name]}
     if failing:
         raise Found("fail_on", found=", ".join(f"{name} {number}" for name, number in failing.items()), out=out)
+
+
+def _inspect_strips(
+    load: Callable[[], Any],
+    images: tuple[Path, ...],
+    out: Path,
+    measures: dict[str, Any],
+    first_stage: Path | None,
+    json: bool,
+) -> None:
+    from steelshift.data.table import every_place
+    from steelshift.inspection.first_stage import load as load_first_stage
+    from steelshift.inspection.strip import Layout, beside, inspect_into
+
+    stage = load_first_stage(first_stage) if first_stage else None
+    inspector = load()
+    tile = inspector.specification.size if measures["tile"] is None else measures["tile"]
+    layout = Layout(**measures | {"tile": tile})
+    listed, maps = beside(out)
+    written = {out, listed}
+    places = [p for p in every_place(images) if p.path not in written and maps not in p.path.parents]
+    with showing("inspect", len(places)) as advance:
+        told = inspect_into(inspector, places, out, layout, stage, advance)
+    if json:
+        _print_json(told)
+        return
+    decisions = ", ".join(f"{name} {number}" for name, number in sorted(told["decisions"].items()))
+    print(f"{out}: {told['rows']} rows, {decisions}")
+    print(say("strip_told", **told | {"maps": ", ".join(told["maps"]) or "-"}))
+    if stage:
+        print(say("strip_forwarded", tiles=told["tiles"], passed=told["tiles"] - told["forwarded"]))
+
+
+def first_stage(
+    source: tuple[Path, ...], out: Path, miss: float = 0.005, classes: Path | None = None, json: bool = False
+) -> None:
+    """Fit a first stage for `inspect --strip` on labelled tiles: it passes what is clearly qualified.
+
+    Args:
+        source: Labelled tiles of one size: manifests as `tiles` writes them, or class folders; one is `qualified`.
+        out: File to write, .json.
+        miss: Share of defective tiles that it may pass, above 0 and below 1.
+        classes: YAML map from class name to the labels that hold it.
+        json: Print one JSON object.
+    """
+    from steelshift.data.table import list_places
+    from steelshift.inspection.first_stage import fit as fit_first_stage
+
+    with showing(say("decoding", line="--source"), len(list_places(source))) as advance:
+        made = fit_first_stage(source, out, miss=miss, classes=classes, advance=advance)
+    if json:
+        _print_json({"out": str(out), "tile": made.tile, "threshold": made.threshold, "measured": made.measured})
+        return
+    missed, forwarded = made.measured["missed"], made.measured["qualified_forwarded"]
+    words = {"n": missed["n"], "missed": missed["rate"], "high": missed["high"], "forwarded": forwarded["rate"]}
+    print(f"{out}: " + say("first_stage_told", miss=miss, **words))
 
 
 def export(
@@ -363,7 +447,9 @@ def bench_table(
 
 COMMANDS: dict[str, Callable] = {
     command.__name__.replace("_", "-"): command
-    for command in (check, tiles, fit, evaluate, estimate, inspect, export, report, synth, bench, bench_table)
+    for command in (
+        check, tiles, fit, evaluate, estimate, inspect, first_stage, export, report, synth, bench, bench_table,
+    )
 }
 
 

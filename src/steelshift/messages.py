@@ -114,6 +114,61 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "None of {count} images can be read; the first is {path}: {why}",
         "{count} 张图像都无法读取；第一张是 {path}：{why}",
     ),
+    "smaller_than_tile": (
+        "The image has {width} x {height} pixels, less than a tile of {tile}; give a smaller --tile.",
+        "图像为 {width} x {height} 像素，小于边长 {tile} 的小块；请用更小的 --tile。",
+    ),
+    "with_mm_per_pixel": ("given together with --mm-per-pixel", "与 --mm-per-pixel 一起给出"),
+    "needs_strip": (
+        "The options {options} are for whole strips. Add --strip, or leave them out.",
+        "选项 {options} 只用于整条带钢。请加上 --strip，或去掉它们。",
+    ),
+    "not_with_strip": (
+        "The options {options} are not for whole strips. Leave them out, or --strip.",
+        "选项 {options} 不能用于整条带钢。请去掉它们，或去掉 --strip。",
+    ),
+    "row_passed": (
+        "passed by the first stage: score {score:.2f} below {threshold:.2f}",
+        "第一级已放行：得分 {score:.2f} 低于 {threshold:.2f}",
+    ),
+    "strip_told": (
+        "{defects} defects: {defect_list}   strip maps: {maps}",
+        "缺陷 {defects} 处：{defect_list}   带钢图：{maps}",
+    ),
+    "strip_forwarded": (
+        "the first stage passed {passed} of {tiles} tiles",
+        "第一级放行了 {tiles} 个小块中的 {passed} 个",
+    ),
+    "strip_all_defects": (
+        "The inspector has no class `qualified`, so every tile counts as a defect.",
+        "检测器没有 qualified 类别，因此每个小块都算作缺陷。",
+    ),
+    "first_stage_tile": (
+        "The first stage was fitted on tiles of {tile} pixels, not {given}. Give --tile {tile}, or fit another.",
+        "第一级是用边长 {tile} 像素的小块拟合的，而 --tile 为 {given}。请给出 --tile {tile}，或另行拟合。",
+    ),
+    "first_stage_qualified": (
+        "A first stage passes tiles as `qualified`, and the inspector has no such class ({classes}). Leave it out.",
+        "第一级把小块按 qualified 放行，但检测器没有这个类别（{classes}）。请不要使用第一级。",
+    ),
+    "first_stage_few": (
+        "There are {count} tiles ({kind}) for the part `{part}`; {least} are needed. Give more labelled images.",
+        "“{part}”部分只有 {count} 个小块（{kind}），太少：至少需要 {least} 个。请提供更多带标签的图像。",
+    ),
+    "first_stage_sizes": (
+        "The tiles have sizes {sizes}. All must be squares of one size, {least} pixels or more, a multiple of {cell}.",
+        "小块尺寸为 {sizes}。必须都是同一边长的正方形，边长至少 {least} 像素且为 {cell} 的倍数。",
+    ),
+    "first_stage_broken": (
+        "The first stage {path} cannot be used ({why}). Fit it again.",
+        "无法使用第一级 {path}（{why}）。请重新拟合。",
+    ),
+    "first_stage_told": (
+        "on {n} defective tiles of images that it was not fitted on it passes {missed:.2%} (95 % interval up to "
+        "{high:.2%}; wanted {miss:.2%}), and it forwards {forwarded:.1%} of the qualified ones",
+        "在未参与拟合的图像中，{n} 个缺陷小块被放行 {missed:.2%}（95% 区间上限 {high:.2%}；要求 {miss:.2%}），"
+        "合格小块有 {forwarded:.1%} 被送往下一级",
+    ),
     "some_unreadable": (
         "{count} files of the {line} line cannot be read and are left out; the first is {path}: {why}",
         "{line} 产线有 {count} 个文件无法读取，已略去；第一个是 {path}：{why}",

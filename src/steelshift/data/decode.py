@@ -78,7 +78,7 @@ def decode(content: bytes, *, bit_depth: int | None = None, max_pixels: int = MA
             if min(width, height) < MIN_SIDE:
                 raise Unreadable("too_small", width=width, height=height)
             frames = int(getattr(image, "n_frames", 1))
-            declared = _declared_depth(image, content)
+            declared = declared_depth(image, content)
             image.load()
             pixels, depth = _to_uint8(_upright(image), bit_depth, declared)
     except Unreadable:
@@ -99,7 +99,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _declared_depth(image: Image.Image, content: bytes) -> int | None:
+def declared_depth(image: Image.Image, content: bytes) -> int | None:
     """Significant bits as the file itself states them, if it does."""
     if image.format == "PNG":
         header = content[: content.find(b"IDAT")] if b"IDAT" in content else content[:4096]
@@ -126,9 +126,7 @@ def _to_uint8(image: Image.Image, given: int | None, declared: int | None) -> tu
         depth = given or declared or 12
         if not given and values.max() >= 1 << depth:
             depth = 16  # the PNG standard spreads fewer bits over all 16
-        top = (1 << depth) - 1
-        grey = ((values * 255 + top // 2) // top).clip(0, 255).astype(np.uint8)
-        return grey[:, :, None], depth
+        return to_8_bits(values, depth)[:, :, None], depth
     if mode in ("1", "L") and "transparency" not in image.info:
         return np.array(image.convert("L"))[:, :, None], 8
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -139,6 +137,12 @@ def _to_uint8(image: Image.Image, given: int | None, declared: int | None) -> tu
     if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all():
         return pixels[..., :1].copy(), 8
     return pixels.copy(), 8
+
+
+def to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
+    """Whole numbers of `depth` bits scaled to uint8, rounded."""
+    top = (1 << depth) - 1
+    return ((values.astype(np.int64, copy=False) * 255 + top // 2) // top).clip(0, 255).astype(np.uint8)
 
 
 def _short(error: BaseException) -> str:

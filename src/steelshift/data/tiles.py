@@ -104,8 +104,8 @@ def cut(shape: tuple[int, int], marked: Marked | None, label: str, tile: int, st
     marked: None where nothing is known of single tiles: all have `label`. A tile without a marked pixel is qualified,
     or has `label` where the image has no mark at all.
     """
-    for y in _starts(shape[0], tile, stride):
-        for x in _starts(shape[1], tile, stride):
+    for y in starts(shape[0], tile, stride):
+        for x in starts(shape[1], tile, stride):
             if marked is None or not marked.masks:
                 yield Tile(x, y, label, 0.0)
                 continue
@@ -118,7 +118,8 @@ def cut(shape: tuple[int, int], marked: Marked | None, label: str, tile: int, st
                 yield Tile(x, y, name, share)
 
 
-def _starts(length: int, tile: int, stride: int) -> list[int]:
+def starts(length: int, tile: int, stride: int) -> list[int]:
+    """Where tiles of an image's side begin, the last one flush with its end; none where it is shorter than a tile."""
     if length < tile:
         return []
     return sorted({*range(0, length - tile + 1, stride), length - tile})

@@ -1,9 +1,9 @@
 """Where the evidence for an answer lies, from the last maps of the network: no second pass, no gradient at run time.
 
-Activation times gradient at the last maps (HiResCAM, Draelos and Carin 2020), summed over channels, its positive part
-scaled to its maximum. What follows the last maps is short enough to be differentiated by hand: a mean over positions
-(then it is CAM, Zhou et al. 2016), or AlexNet's largest of 3 x 3 and fully connected layers. So it is a graph like any
-other, and every runtime draws the same.
+Maps weighted by their mean gradient (Grad-CAM, Selvaraju et al. 2017), summed over channels, the positive part scaled
+to its maximum; `sharpen` draws it. What follows the last maps is short enough to be differentiated by hand: a mean over
+positions (then it is CAM, Zhou et al. 2016), or AlexNet's largest of 3 x 3 and fully connected layers. So it is a graph
+like any other, and every runtime draws the same.
 """
 
 import torch
@@ -49,8 +49,6 @@ class HeatOfAlexNet(Heat):
         self.backwards = nn.ParameterList(layer.weight.detach().T.contiguous() for layer in layers[:-1])
         self.rectified = rectified
         self.mean = mean or nn.Identity()
-        own = torch.eye(_KERNEL * _KERNEL).reshape(_KERNEL * _KERNEL, 1, _KERNEL, _KERNEL)
-        self.register_buffer("own", own)  # puts back each of nine positions in its place
 
     def evidence(self, maps: Tensor) -> Tensor:
         pooled = F.max_pool2d(maps, _KERNEL, _STRIDE)
@@ -65,17 +63,7 @@ class HeatOfAlexNet(Heat):
         for weight, before in zip(reversed(self.backwards), reversed(kept[:-1]), strict=True):
             gradient = F.linear(gradient * (before > 0), weight)
         gradient = self._before_mean(gradient.unflatten(1, (channels, -1)), height, width)
-        share = gradient * pooled
-        shares, left = [], torch.ones_like(pooled)
-        for row in range(_KERNEL):
-            for column in range(_KERNEL):
-                rows = slice(row, row + _STRIDE * (height - 1) + 1, _STRIDE)
-                columns = slice(column, column + _STRIDE * (width - 1) + 1, _STRIDE)
-                largest = (maps[:, :, rows, columns] >= pooled).to(maps.dtype) * left  # the first of equals
-                shares.append((largest * share).sum(1))
-                left = left - largest
-        heat = F.conv_transpose2d(torch.stack(shares, 1), self.own, stride=_STRIDE)[:, 0]
-        return F.pad(heat, (0, maps.shape[3] - heat.shape[2], 0, maps.shape[2] - heat.shape[1]))
+        return (maps * gradient.sum((2, 3))[:, :, None, None]).sum(1)
 
     def _before_mean(self, gradient: Tensor, height: int, width: int) -> Tensor:
         """(B, C, positions of the mean) -> (B, C, height, width): backwards through a mean over windows."""

@@ -25,6 +25,7 @@ from steelshift.files import write_atomically, write_bytes, write_json, write_te
 from steelshift.inspection import reference
 from steelshift.inspection.heat import Heat, features_with_maps, heat_of
 from steelshift.inspection.reference import Reference
+from steelshift.inspection.sharpen import sharpen
 from steelshift.inspection.specification import SCHEMA, Answer, Specification
 from steelshift.inspection.sums import check_sums, sha256, write_sums
 from steelshift.nn.encoders import build_encoder, last_convolution
@@ -101,7 +102,8 @@ class Inspector(nn.Module):
         if self.drawing is None:
             with torch.no_grad():
                 best = self.logits(given).argmax(1)
-            return self.heat_maps(given, best).numpy()
+            heat = self.evidence(given, best).numpy()
+            return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
         with torch.inference_mode():
             return self.drawing[1](given).numpy()
 
@@ -116,20 +118,27 @@ class Inspector(nn.Module):
     def heat_maps(self, prepared: Tensor, of_class: Tensor) -> Tensor:
         """Where in the image the evidence for a class lies: float (B, S, S) in [0, 1].
 
-        prepared: (B, 1, S, S). of_class: int64 (B,). Activation times gradient at the last convolution, positive
-        part, scaled to its maximum (HiResCAM, Draelos and Carin 2020: faithful for what follows the convolution).
+        prepared: (B, 1, S, S) in [0, 255]. of_class: int64 (B,).
+        """
+        grey = prepared[:, 0].detach().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        evidence = self.evidence(prepared, of_class).cpu().numpy()
+        return torch.from_numpy(np.stack([sharpen(*pair) for pair in zip(evidence, grey, strict=True)]))
+
+    def evidence(self, prepared: Tensor, of_class: Tensor) -> Tensor:
+        """For a class at the positions of the last convolution: float (B, h, w), 0 or more, in no unit.
+
+        Grad-CAM (Selvaraju et al. 2017), chosen on synthetic lines among layers and kinds of maps.
         """
         kept: list[Tensor] = []
         hook = last_convolution(self.encoder).register_forward_hook(lambda _, __, maps: kept.append(maps))
         try:
             with torch.enable_grad():
-                score = self.logits(prepared.requires_grad_(True)).gather(1, of_class[:, None]).sum()
+                score = self.logits(prepared.detach().requires_grad_(True)).gather(1, of_class[:, None]).sum()
                 gradient = torch.autograd.grad(score, kept[0])[0]
         finally:
             hook.remove()
-        heat = (kept[0].detach() * gradient).sum(1, keepdim=True).clamp(min=0)
-        heat = nn.functional.interpolate(heat, size=prepared.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        return heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+        weights = gradient.mean((2, 3), keepdim=True)
+        return (kept[0].detach().clamp(min=0) * weights).sum(1).clamp(min=0).float()
 
 
 @torch.inference_mode()

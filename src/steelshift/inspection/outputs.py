@@ -11,6 +11,7 @@ from PIL import Image
 
 from steelshift.files import append_text, write_atomically, write_bytes
 from steelshift.inspection.rows import ImageRow, Inspected
+from steelshift.inspection.sharpen import sharpen
 from steelshift.report.pictures import overlay
 
 LARGEST = 512
@@ -24,9 +25,8 @@ def write_heat_map(inspected: Inspected, folder: Path) -> Path:
     pixels = inspected.taken.decoded.pixels
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
     picture.thumbnail((LARGEST, LARGEST))
-    heat = Image.fromarray((inspected.heat * 255).round().astype(np.uint8))
-    heat = heat.resize(picture.size, Image.Resampling.BILINEAR)
-    drawn = Image.fromarray(overlay(np.asarray(picture), np.asarray(heat)))
+    grey = np.asarray(picture)
+    drawn = Image.fromarray(overlay(grey, np.rint(sharpen(inspected.heat, grey) * 255).astype(np.uint8)))
     path = folder / f"{_plain(inspected.row.id)}.png"
     write_atomically(path, lambda file: drawn.save(file, "PNG"))
     return path

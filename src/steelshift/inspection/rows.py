@@ -157,6 +157,20 @@ def _judge(
         yield Inspected(replace(row, **known, **next(answers)), taken, next(maps))
 
 
+def judge_batch(inspector: Judge, batch: list[tuple[ImageRow, np.ndarray | None]]) -> Iterator[ImageRow]:
+    """Rows with what the inspector says of their pixels, uint8 (H, W, C); those without pixels stay as they are."""
+    began = time.perf_counter()
+    readable = [pixels for _, pixels in batch if pixels is not None]
+    answers: Iterator[dict[str, Any]] = iter(())
+    if readable:
+        found = answer_each(inspector, readable)
+        answers = iter(list(_answers(inspector, found.probabilities, found.features, limits_of(inspector))))
+    known = {"inspector": inspector.identity or None}
+    known["latency_ms"] = round(1000 * (time.perf_counter() - began) / max(len(readable), 1), 3)
+    for row, pixels in batch:
+        yield row if pixels is None else replace(row, **known, **next(answers))
+
+
 def _answers(
     inspector: Judge, probabilities: np.ndarray, features: np.ndarray, limits: Thresholds
 ) -> Iterator[dict[str, Any]]:

@@ -15,14 +15,11 @@ from torch.nn import functional as F
 
 from steelshift.errors import UsageError
 from steelshift.exact import exact
+from steelshift.light import FAINT, window_side
 from steelshift.nn.convolution import quicken
 
 Feature = Literal["conv_bottleneck", "conv_flat", "fc7", "fc7_bottleneck"]
 BOTTLENECK = 256
-WINDOWS = 4
-"""Windows of local lighting along one side of an image."""
-FAINT = 2.0
-"""Grey levels added to the spread of an image, so that the noise of an empty one is not blown up."""
 
 
 class Encoder(nn.Module):
@@ -57,7 +54,7 @@ class Encoder(nn.Module):
 
 def light_window(size: int) -> Tensor:
     """(S, S): row i averages the pixels of a window around pixel i; windows at an edge see it mirrored."""
-    side = size // WINDOWS | 1
+    side = window_side(size)
     rows = F.pad(torch.eye(size).unsqueeze(0), (side // 2, side // 2), mode="reflect")
     return F.avg_pool1d(rows, side, stride=1)[0].T.contiguous()
 
