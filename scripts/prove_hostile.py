@@ -245,7 +245,7 @@ class Proof:
                     refused += 1
         right = codes == {4: count} and not unclear and not canary.exists() and not (self.work / "spoilt.csv").exists()
         self._say(right, f"{count} spoilt inspector folders", codes=codes, unclear=unclear, canaries=canary.exists(),
-                  with_right_sums={"refused": refused, "harmless": taken})  # fmt: skip
+                  with_right_sums={"refused": refused, "taken": taken})  # fmt: skip
 
     def archives(self) -> None:
         """Names, links, bombs and broken ends in archives: nothing is written but the table and what lies beside it."""

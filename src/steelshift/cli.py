@@ -250,7 +250,9 @@ def inspect(
         raise UsageError("needs_strip", options=", ".join("--" + name.replace("_", "-") for name in given))
     from steelshift.errors import Found
     from steelshift.inspection.inspecting import Wishes, inspect_into
+    from steelshift.memory import return_memory
 
+    return_memory()
     wishes = Wishes(review_rate, heatmaps, review_dir, every, watch, tuple(fail_on.split(",")) if fail_on else ())
     wishes.check(images, out)
     inspector = _load(run, runtime, precision)
