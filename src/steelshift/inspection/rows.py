@@ -251,17 +251,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _record(row: ImageRow) -> dict[str, Any]:
+def record_of(row: ImageRow) -> dict[str, Any]:
+    """A row by the names of its columns."""
     return {key.rstrip("_"): value for key, value in asdict(row).items()}
 
 
 def _writer(file: Any, suffix: str, *, header: bool) -> Callable[[ImageRow], None]:
     if suffix == ".jsonl":
-        return lambda row: file.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+        return lambda row: file.write(json.dumps(record_of(row), ensure_ascii=False) + "\n")
     writer = csv.DictWriter(file, COLUMNS)
     if header:
         writer.writeheader()
-    return lambda row: writer.writerow(_record(row))
+    return lambda row: writer.writerow(record_of(row))
 
 
 def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str) -> int:
@@ -284,7 +285,7 @@ def _write_parquet(rows: Iterator[ImageRow], path: Path) -> int:
     schema = pyarrow.schema([(key, kinds.get(key, pyarrow.string())) for key in COLUMNS])
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        while records := [_record(row) for row in islice(rows, 10_000)]:
+        while records := [record_of(row) for row in islice(rows, 10_000)]:
             with explain_full_or_readonly(path):
                 writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)
