@@ -169,14 +169,16 @@ async def _wrong_value(_: Request, error: RequestValidationError) -> Response:
 def _row_schema() -> dict[str, Any]:
     hints = get_type_hints(ImageRow)
     properties = {item.name.rstrip("_"): TypeAdapter(hints[item.name]).json_schema() for item in fields(ImageRow)}
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "object", "properties": properties, "required": ["id", "path", "decision", "reason"]}
 
 
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-_ROW = {
+_ROW = {  # what is null is left out: FastAPI would take it away
     "id": _DIGEST, "path": "1.png", "class": "scratches", "p": 0.982114, "decision": "accept",
-    "reason": "probability 0.982 is at least 0.700", "error": None, "second_class": "inclusion", "p_second": 0.011302,
-    "width": 200, "height": 200, "bit_depth": 8,
+    "reason": "probability 0.982 is at least 0.700", "width": 200, "height": 200, "bit_depth": 8,
+    "second_class": "inclusion", "margin": 0.970812, "strange": 0.0312,
+    "nearest": "scratches: 0007.png; scratches: 0112.png; inclusion: 0031.png",
+    "inspector": _DIGEST, "latency_ms": 7.3,
 }  # fmt: skip
 _ANSWERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "one": (
@@ -184,7 +186,10 @@ _ANSWERS: dict[str, tuple[str, dict[str, Any], Any]] = {
         {
             "type": "object",
             "properties": {
-                "inspector": {"type": "string", "description": "sha256 of the inspector that looked at it"},
+                "inspector": {
+                    "type": "string",
+                    "description": "sha256 of the SHA256SUMS of the inspector that answered",
+                },
                 "row": _row_schema(),
                 "picture": {"type": "string"},
                 "heat_map": {"type": ["string", "null"], "description": "to lay over the picture"},

@@ -98,22 +98,22 @@ class Visit:
         self._patience: float | None = None
 
     def check(self) -> None:
-        """What is known before the body. Raises Refusal."""
+        """Raises Refusal without the token, where one is asked for."""
         token = self.door.token
         if token is not None and self.scope["path"] not in OPEN:
             scheme, _, given = self.headers.get(b"authorization", b"").partition(b" ")
             if not hmac.compare_digest(given.strip(), token) or scheme.lower() != b"bearer":
                 raise Refusal("http_token", 401, {"WWW-Authenticate": 'Bearer realm="steelshift"'})
-        if int(self.headers.get(b"content-length", b"0")) > self.door.limits.body:  # digits: the parser saw to it
-            raise self._too_large()
 
     async def receive(self) -> Message:
         """The next part of the body. Raises Refusal as soon as there is too much of it, or it takes too long."""
         loop, limits = asyncio.get_running_loop(), self.door.limits
-        if self._patience is None:
-            self._patience = loop.time() + limits.arriving
         if self._body_ended:
             return await self._receive()
+        if self._patience is None:
+            self._patience = loop.time() + limits.arriving
+            if int(self.headers.get(b"content-length", b"0")) > limits.body:  # digits: the parser saw to it
+                raise self._too_large()
         try:
             async with asyncio.timeout_at(self._patience):
                 message = await self._receive()

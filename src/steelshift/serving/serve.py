@@ -35,6 +35,17 @@ def serve(source: Source, host: str, port: int, limits: Limits, token_file: Path
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         note(say("serve_open", host=host))
     _log_lines()
+    server, engine = prepared(source, limits, token)
+    with _listening(host, port) as listener, stop_requests():
+        address = f"[{host}]" if ":" in host else host
+        print(f"http://{address}:{listener.getsockname()[1]}", flush=True)
+        server.run([listener])
+    if engine.refused is not None:
+        raise engine.refused
+
+
+def prepared(source: Source, limits: Limits, token: bytes | None) -> tuple[uvicorn.Server, Engine]:
+    """A server that has only to be given its sockets, and the engine behind it."""
     metrics = Metrics()
     engine = Engine(source, limits, metrics)
 
@@ -49,12 +60,7 @@ def serve(source: Source, host: str, port: int, limits: Limits, token_file: Path
     )  # fmt: skip
     server = uvicorn.Server(configuration)
     metrics.watch(engine.waiting, lambda: len(server.server_state.connections))
-    with _listening(host, port) as listener, stop_requests():
-        address = f"[{host}]" if ":" in host else host
-        print(f"http://{address}:{listener.getsockname()[1]}", flush=True)
-        server.run([listener])
-    if engine.refused is not None:
-        raise engine.refused
+    return server, engine
 
 
 def amount(key: str, text: str, units: dict[str, int]) -> int:

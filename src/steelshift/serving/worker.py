@@ -27,6 +27,7 @@ from steelshift.inspection.opening import fingerprint, open_inspector, place_of
 from steelshift.inspection.rows import Inspected, inspect_images, record_of
 from steelshift.inspection.specification import Judge
 from steelshift.memory import return_memory
+from steelshift.messages import say
 from steelshift.report.pictures import heat_layer
 from steelshift.serving import frames
 
@@ -60,7 +61,7 @@ def main() -> None:
         message, contents = batch
         os.environ["STEELSHIFT_LANG"] = message["language"]  # for all threads: there is one batch at a time
         given = zip(message["names"], contents, strict=True)
-        images = [_found(name, content, options["pixels"]) for name, content in given]
+        images = [image_of(name, content, options["pixels"]) for name, content in given]
         pictures = message["pictures"]
         found = inspect_images(inspector, images, heat=pictures and heat)
         _say(replies, {"answers": [_answer(inspected, pictures) for inspected in found]})
@@ -83,7 +84,8 @@ def _warm(inspector: Judge, folder: Path) -> bool:
 
     Returns whether it draws heat maps.
     """
-    images = [_found("", path.read_bytes(), MAX_PIXELS) for path in sorted((place_of(folder) / "golden").glob("*.png"))]
+    golden = sorted((place_of(folder) / "golden").glob("*.png"))
+    images = [image_of("", path.read_bytes(), MAX_PIXELS) for path in golden]
     list(inspect_images(inspector, images))
     try:
         list(inspect_images(inspector, images, heat=True))
@@ -92,14 +94,14 @@ def _warm(inspector: Judge, folder: Path) -> bool:
     return True
 
 
-def _found(name: str, content: bytes, pixels: int) -> Found:
+def image_of(name: str, content: bytes, pixels: int) -> Found:
     """An image that lies in no file."""
 
     def take(bit_depth: int | None) -> Taken:
+        if not content:
+            return Taken(None, None, say("empty_file"))
         digest = hashlib.sha256(content).hexdigest()
         try:
-            if not content:
-                raise Unreadable("empty_file")
             return Taken(digest, decode(content, bit_depth=bit_depth, max_pixels=pixels), content=content)
         except Unreadable as error:
             return Taken(digest, None, str(error), content)

@@ -6,7 +6,7 @@ const WORDS = {
     title: "Inspect surface images", token: "Token of this server", unlock: "Use it",
     drop: "Drop images here, or choose files",
     kinds: "PNG, JPEG, BMP or TIFF, 8 to 16 bit. They go to this server alone, which keeps none.",
-    heat: "Heat map", clear: "Remove all", results: "Results", metrics: "Metrics", second: "Next",
+    heat: "Heat map", clear: "Remove all", results: "Results", metrics: "Metrics", second: "Next:",
     nearest: "Nearest source examples", all: "All values", waiting: "Waiting …",
     accept: "✓ Accepted", "reject-uncertain": "? Uncertain: a person should look",
     "reject-unknown": "? Unlike the source line: a person should look", unreadable: "✕ Cannot be read",
@@ -19,7 +19,7 @@ const WORDS = {
     title: "检测表面图像", token: "本服务器的令牌", unlock: "使用",
     drop: "将图像拖到此处，或选择文件",
     kinds: "PNG、JPEG、BMP 或 TIFF，8 至 16 位。只发送到本服务器，且不会保存。",
-    heat: "热图", clear: "全部移除", results: "结果", metrics: "指标", second: "其次",
+    heat: "热图", clear: "全部移除", results: "结果", metrics: "指标", second: "其次：",
     nearest: "最相近的源产线样本", all: "全部数值", waiting: "等待中……",
     accept: "✓ 接受", "reject-uncertain": "? 不确定，请人工复核",
     "reject-unknown": "? 与源产线不相似，请人工复核", unreadable: "✕ 无法读取",
@@ -113,7 +113,7 @@ function settle(card, asked, answer, problem, status) {
   Object.assign(card, { answer, problem, status, state: "done" });
 }
 
-const percent = (p) => `${(100 * p).toFixed(1)} %`;
+const percent = (p) => `${(100 * p).toFixed(1)}\u00a0%`;
 
 function show(card) {
   const { node, answer } = card;
@@ -144,7 +144,7 @@ function show(card) {
   part(".meter").value = row.p;
   part(".meter").setAttribute("aria-label", `${row.class} ${percent(row.p)}`);
   part(".second-class").textContent = row.second_class;
-  part(".second-p").textContent = percent(row.p_second);
+  part(".second-p").textContent = percent(row.p - row.margin);
   part(".reason").textContent = row.reason;
   if (answer.picture) {
     part(".picture").src = answer.picture;
@@ -156,12 +156,10 @@ function show(card) {
     part(".heat").hidden = false;
     fade(node);
   }
-  const near = [row.nearest || []].flat();
-  part(".nearest").hidden = !near.length;
-  part(".nearest ul").replaceChildren(...near.map((each) => element("li", typeof each === "string" ? each : Object.values(each).join(" · "))));
-  part("tbody").replaceChildren(...Object.entries({ ...row, path: card.file.name, inspector: answer.inspector })
-    .filter(([, value]) => value !== null && value !== "")
-    .map(([key, value]) => element("tr", element("th", key), element("td", typeof value === "object" ? JSON.stringify(value) : String(value)))));
+  part(".nearest").hidden = !row.nearest;
+  part(".nearest ul").replaceChildren(...(row.nearest || "").split("; ").map((each) => element("li", each)));
+  part("tbody").replaceChildren(...Object.entries(row).filter(([, value]) => value !== null && value !== "")
+    .map(([key, value]) => element("tr", element("th", key), element("td", String(value)))));
 }
 
 function element(kind, ...content) {
