@@ -59,11 +59,10 @@ def kinds(options: argparse.Namespace) -> list[str]:
 def bare(options: argparse.Namespace, files: list[Path]) -> dict[str, float]:
     """Images a second in batches of 8, and milliseconds of one image, from pixels and from bytes."""
     os.sched_setaffinity(0, {SERVER_CORE})
-    from steelshift.data.decode import MAX_PIXELS, decode
+    from steelshift.data.decode import decode
     from steelshift.inspection.opening import open_inspector
-    from steelshift.inspection.rows import inspect_images
     from steelshift.inspection.specification import score_each
-    from steelshift.serving.worker import image_of
+    from steelshift.serving.worker import inspected
 
     inspector = open_inspector(options.run, options.runtime, options.precision, 1)
     contents = [path.read_bytes() for path in files]
@@ -78,7 +77,7 @@ def bare(options: argparse.Namespace, files: list[Path]) -> dict[str, float]:
             began = time.perf_counter()
             score_each(inspector, [image])
             between = time.perf_counter()
-            list(inspect_images(inspector, [image_of("", content, MAX_PIXELS)]))
+            inspected(inspector, [("", content)])
             whole.append(time.perf_counter() - between)
             ones.append(between - began)
     return {

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -125,15 +125,16 @@ def inspect_images(
             if not ahead:
                 return
             ready = [(found, *future.result()) for found, future in ahead.popleft()]
-            for inspected in _judge(inspector, ready, limits, heat):
+            for inspected in judged(inspector, ready, limits, heat):
                 done += 1
                 advance(done)
                 yield inspected
 
 
-def _judge(
-    inspector: Judge, batch: list[tuple[Found, Taken, float]], limits: Thresholds, heat: bool
+def judged(
+    inspector: Judge, batch: Sequence[tuple[Found, Taken, float]], limits: Thresholds, heat: bool
 ) -> Iterator[Inspected]:
+    """Rows of images that were taken, each within so many seconds, looked at together, in their order."""
     began = time.perf_counter()
     readable = [taken.decoded.pixels for _, taken, _ in batch if taken.decoded is not None]
     answers: Iterator[dict[str, Any]] = iter(())

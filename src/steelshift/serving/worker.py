@@ -14,6 +14,9 @@ import json
 import os
 import signal
 import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +27,7 @@ from steelshift.data.decode import MAX_PIXELS, Unreadable, decode
 from steelshift.data.sources import Found, Taken
 from steelshift.errors import ArtifactRefused, SteelshiftError, UsageError
 from steelshift.inspection.opening import fingerprint, open_inspector, place_of
-from steelshift.inspection.rows import Inspected, inspect_images, record_of
+from steelshift.inspection.rows import Inspected, judged, limits_of, record_of
 from steelshift.inspection.specification import Judge
 from steelshift.memory import return_memory
 from steelshift.messages import say
@@ -57,14 +60,13 @@ def main() -> None:
         return
     facts = {"heat_maps": heat, "weights": inspector.identity, **dataclasses.asdict(inspector.specification)}
     _say(replies, {"inspector": mark, "facts": facts})
+    pool = ThreadPoolExecutor(options["threads"]) if options["threads"] > 1 else None
     while (batch := frames.read(sys.stdin.buffer)) is not None:
         message, contents = batch
         os.environ["STEELSHIFT_LANG"] = message["language"]  # for all threads: there is one batch at a time
-        given = zip(message["names"], contents, strict=True)
-        images = [image_of(name, content, options["pixels"]) for name, content in given]
-        pictures = message["pictures"]
-        found = inspect_images(inspector, images, heat=pictures and heat)
-        _say(replies, {"answers": [_answer(inspected, pictures) for inspected in found]})
+        images, pictures = list(zip(message["names"], contents, strict=True)), message["pictures"]
+        found = inspected(inspector, images, options["pixels"], pool, heat and pictures)
+        _say(replies, {"answers": [_answer(each, pictures) for each in found]})
 
 
 def _say(replies: BinaryIO, message: dict[str, Any]) -> None:
@@ -84,36 +86,52 @@ def _warm(inspector: Judge, folder: Path) -> bool:
 
     Returns whether it draws heat maps.
     """
-    golden = sorted((place_of(folder) / "golden").glob("*.png"))
-    images = [image_of("", path.read_bytes(), MAX_PIXELS) for path in golden]
-    list(inspect_images(inspector, images))
+    golden = [("", path.read_bytes()) for path in sorted((place_of(folder) / "golden").glob("*.png"))]
+    inspected(inspector, golden)
     try:
-        list(inspect_images(inspector, images, heat=True))
+        inspected(inspector, golden, heat=True)
     except UsageError:
         return False
     return True
 
 
-def image_of(name: str, content: bytes, pixels: int) -> Found:
-    """An image that lies in no file."""
+def inspected(
+    inspector: Judge,
+    images: Sequence[tuple[str, bytes]],
+    pixels: int = MAX_PIXELS,
+    pool: Executor | None = None,
+    heat: bool = False,
+) -> list[Inspected]:
+    """What `inspect` says of images that lie in no file, each a name and bytes, looked at together.
 
-    def take(bit_depth: int | None) -> Taken:
-        if not content:
-            return Taken(None, None, say("empty_file"))
-        digest = hashlib.sha256(content).hexdigest()
-        try:
-            return Taken(digest, decode(content, bit_depth=bit_depth, max_pixels=pixels), content=content)
-        except Unreadable as error:
-            return Taken(digest, None, str(error), content)
+    pool: decodes several at a time; None decodes one after the other, without the cost of threads.
+    """
 
-    return Found(name, take, len(content))
+    def take(image: tuple[str, bytes]) -> tuple[Found, Taken, float]:
+        began = time.perf_counter()
+        name, content = image
+        taken = _taken(content, inspector.specification.bit_depth, pixels)
+        return Found(name, lambda _: taken), taken, time.perf_counter() - began
+
+    taken = [take(image) for image in images] if pool is None else list(pool.map(take, images))
+    return list(judged(inspector, taken, limits_of(inspector), heat))
 
 
-def _answer(inspected: Inspected, pictures: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {"row": record_of(inspected.row)}
-    if pictures and inspected.taken.decoded is not None:
-        answer["picture"] = _picture(inspected.taken.decoded.pixels)
-        answer["heat_map"] = None if inspected.heat is None else _heat_map(inspected.heat)
+def _taken(content: bytes, bit_depth: int | None, pixels: int) -> Taken:
+    if not content:
+        return Taken(None, None, say("empty_file"))
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        return Taken(digest, decode(content, bit_depth=bit_depth, max_pixels=pixels))
+    except Unreadable as error:
+        return Taken(digest, None, str(error))
+
+
+def _answer(found: Inspected, pictures: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"row": record_of(found.row)}
+    if pictures and found.taken.decoded is not None:
+        answer["picture"] = _picture(found.taken.decoded.pixels)
+        answer["heat_map"] = None if found.heat is None else _heat_map(found.heat)
     return answer
 
 
