@@ -72,16 +72,12 @@ class Proof:
 
     def mutations(self, count: int) -> None:
         rng = np.random.default_rng(self.seed)
-        victims = [
-            _encoded(draw(name, rng)[0], kind) for name in CLASSES[:4] for kind in ("PNG", "JPEG", "BMP", "TIFF")
-        ]
-        victims += [_encoded(np.stack([draw("patches", rng)[0]] * 3, 2), kind) for kind in ("PNG", "JPEG")]
-        victims += [_encoded(draw("scratches", rng)[0].astype(np.uint16) * 257, kind) for kind in ("PNG", "TIFF")]
+        originals = victims(rng)
         peaks = {}
         for share, folder in ((10, self.work / "tenth"), (1, self.work / "mutated")):
             folder.mkdir()
             for number in range(count // share):
-                (folder / f"{number:06d}.png").write_bytes(mutated(victims[number % len(victims)], victims, rng))
+                (folder / f"{number:06d}.png").write_bytes(mutated(originals[number % len(originals)], originals, rng))
             out = self.work / f"{folder.name}.csv"
             inspected = steelshift("inspect", self.run, folder, "--out", out)
             checked = steelshift("check", "--source", self.source, "--target", folder, "--json")
@@ -386,6 +382,14 @@ def hostile_archives(folder: Path, outside: Path, image: bytes) -> list[Path]:
 class _Zeros(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         return bytes(size)
+
+
+def victims(rng: np.random.Generator) -> list[bytes]:
+    """Drawn images in four formats, one and three channels, 8 and 16 bit."""
+    found = [_encoded(draw(name, rng)[0], kind) for name in CLASSES[:4] for kind in ("PNG", "JPEG", "BMP", "TIFF")]
+    found += [_encoded(np.stack([draw("patches", rng)[0]] * 3, 2), kind) for kind in ("PNG", "JPEG")]
+    found += [_encoded(draw("scratches", rng)[0].astype(np.uint16) * 257, kind) for kind in ("PNG", "TIFF")]
+    return found
 
 
 def mutated(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:

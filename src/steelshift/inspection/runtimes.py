@@ -93,6 +93,7 @@ def _session(content: bytes) -> Any:
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep what the largest image took, and is no faster
     options.intra_op_num_threads = _threads or 0  # 0: as many as it likes
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 

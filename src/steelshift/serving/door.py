@@ -274,6 +274,7 @@ def connections(limits: Limits) -> type[HttpToolsProtocol]:
             if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
                 self.transport.close()
                 return
+            log.info("refused", extra={"facts": {"status": status, "client": self.client and self.client[0]}})
             response = problems.response(status, sentence, {"connection": "close"})
             head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
             head += [name + b": " + value for name, value in (*response.raw_headers, *SAFE.items())]

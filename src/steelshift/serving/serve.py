@@ -122,9 +122,9 @@ class _JsonLine(logging.Formatter):
 
 
 def _log_lines() -> None:
-    """The log on stderr, an object a line; of the libraries only what goes wrong."""
+    """The log on stderr, an object a line; of the libraries only what goes wrong here, not what clients do wrong."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine())
     root = logging.getLogger()
-    root.handlers, root.level = [handler], logging.WARNING
+    root.handlers, root.level = [handler], logging.ERROR
     logging.getLogger("steelshift.serving").setLevel(logging.INFO)
