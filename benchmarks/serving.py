@@ -1,10 +1,12 @@
 """What HTTP adds to an inspector: latency, throughput, overload, slow clients, a killed worker, a swapped inspector.
 
-    .venv/bin/python benchmarks/serving.py RUN IMAGES --minutes 10 [--runtime openvino --precision int8]
+    .venv/bin/python benchmarks/serving.py --encoder resnet18 --runtime openvino --minutes 10
+    .venv/bin/python benchmarks/serving.py --run RUN --images FOLDER
 
 The server has one core, the clients another. `bare` is the inspector alone on the server's core with one thread, from
 decoded pixels, measured before the server starts. Every answer is compared with the rows of `steelshift inspect` on the
-same files. Prints a JSON object a figure; none of them is a gate.
+same files. Without a run it is an inspector of that encoder which was taught nothing, and images are drawn. Prints a
+JSON object a figure; none of them is a gate.
 """
 
 import argparse
@@ -35,20 +37,62 @@ POST = "POST /v1/inspect HTTP/1.1\r\nHost: x\r\n"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("images", type=Path, help="folder of image files; the first 64 are sent")
+    parser.add_argument("--run", type=Path, default=None, help="a run, an inspector or an exported folder")
+    parser.add_argument("--images", type=Path, default=None, help="folder of image files; 64 of them are sent")
+    parser.add_argument("--encoder", default="alexnet")
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--minutes", type=float, default=1.0, help="of the load at 80 %%; others are shorter")
     parser.add_argument("--runtime", default=None)
     parser.add_argument("--precision", default=None)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    files = sorted(path for path in options.images.rglob("*") if path.is_file())
-    files = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     if options.bare:
-        print(json.dumps(bare(options, files)))
+        print(json.dumps(bare(options, sent_files(options.images))))
         return 0
-    with tempfile.TemporaryDirectory() as work:
-        return asyncio.run(measure(options, files, Path(work)))
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        options.images = options.images or drawn(work / "images")
+        options.run = options.run or untaught(work, options)
+        return asyncio.run(measure(options, sent_files(options.images), work))
+
+
+def sent_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return files[:: max(1, len(files) // IMAGES)][:IMAGES]
+
+
+def drawn(folder: Path) -> Path:
+    """Synthetic steel as PNG files of 200 x 200."""
+    from PIL import Image
+
+    from steelshift.data.synthetic import CLASSES, draw
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(IMAGES):
+        Image.fromarray(draw(CLASSES[number % len(CLASSES)], rng)[0]).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def untaught(work: Path, options: argparse.Namespace) -> Path:
+    """An inspector with random weights, exported where a runtime is asked for: as fast as any other."""
+    import torch
+
+    from steelshift.inspection.inspector import Inspector, save
+    from steelshift.inspection.specification import Specification
+
+    torch.manual_seed(0)
+    made = Inspector(
+        Specification(options.encoder, "conv_bottleneck", options.size, tuple("abcdefg"), temperature=0.05)
+    )
+    rng = np.random.default_rng(0)
+    save(made, work / "inspector", "", [rng.integers(0, 256, (200, 200, 1), dtype=np.uint8) for _ in range(2)])
+    if options.runtime in (None, "torch"):
+        return work / "inspector"
+    kinds = ("--format", options.runtime, "--precision", options.precision or "fp32", "--calibrate", options.images)
+    kinds = (*kinds, "--verify", options.images)
+    output(sys.executable, "-m", "steelshift", "export", work / "inspector", "--out", work / "exported", *kinds)
+    return work / "exported"
 
 
 def kinds(options: argparse.Namespace) -> list[str]:
@@ -88,7 +132,8 @@ def bare(options: argparse.Namespace, files: list[Path]) -> dict[str, float]:
 
 
 async def measure(options: argparse.Namespace, files: list[Path], work: Path) -> int:
-    alone = json.loads(output(sys.executable, __file__, options.run, options.images, "--bare", *kinds(options)))
+    places = ("--run", options.run, "--images", options.images)
+    alone = json.loads(output(sys.executable, __file__, *places, "--bare", *kinds(options)))
     say("bare", **alone)
     table = work / "rows.jsonl"
     output(sys.executable, "-m", "steelshift", "inspect", options.run, *files, "--out", table, *kinds(options))

@@ -132,9 +132,12 @@ def _kind(request: Request, known: tuple[str, ...]) -> str:
 
 
 async def _files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Name and content of every file of a form. The names are text that comes back in the rows. Raises Refusal."""
+    """Name and content of every file of a form, other fields aside. The names are text that comes back in the rows.
+
+    Raises Refusal.
+    """
     parser = MultiPartParser(
-        request.headers, request.stream(), max_files=limits.images, max_fields=0, max_part_size=limits.head_bytes
+        request.headers, request.stream(), max_files=limits.images, max_fields=32, max_part_size=limits.head_bytes
     )
     parser.spool_max_size = limits.body  # never to disk
     try:
@@ -259,7 +262,7 @@ _PROBLEM_EXAMPLE = {"title": "Unprocessable Content", "status": 422, "detail": "
 
 
 def _described(*, one: bool) -> dict[str, Any]:
-    binary = {"type": "string", "contentMediaType": "application/octet-stream"}
+    binary = {"contentMediaType": "application/octet-stream"}
     if one:
         content = {kind: {"schema": {}} for kind in IMAGES}
         form = {"type": "object", "properties": {"image": binary}, "required": ["image"]}
