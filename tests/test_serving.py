@@ -443,8 +443,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    made = Served(saved, tmp_path_factory.mktemp("log") / "log.jsonl")
+def folder(saved: Path) -> Path:
+    """The same as a folder of graphs, which no torch is needed for."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra `export` is not installed")
+    out = saved.parent / "导出"
+    assert main(["export", str(saved), "--out", str(out), "--format", "onnx"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    made = Served(folder, folder.parent / "log.jsonl")
     yield made
     assert made.stop() == 0
 
@@ -463,8 +473,10 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert found[key] is None or abs(found[key] - expected[key]) <= 2e-5
 
 
-def test_answers_are_those_of_inspect(served: Served, saved: Path, images: Path, tmp_path: Path) -> None:
-    expected = rows_of(saved, images, tmp_path / "rows.jsonl")
+def test_answers_are_those_of_inspect_without_torch(served: Served, folder: Path, images: Path, tmp_path: Path) -> None:
+    for process in (served.process.pid, served.worker):
+        assert "libtorch" not in Path(f"/proc/{process}/maps").read_text()
+    expected = rows_of(folder, images, tmp_path / "rows.jsonl")
     assert len({row["class"] for row in expected.values()}) > 1
     for path in images.iterdir():
         status, headers, body = ask(served.port, "POST", "/v1/inspect", path.read_bytes(), PNG)
@@ -478,6 +490,19 @@ def test_answers_are_those_of_inspect(served: Served, saved: Path, images: Path,
     for path, row in zip(paths, body["rows"], strict=True):
         same(row, expected[path.name])
         assert row["path"] == path.name
+
+
+def test_an_inspector_that_needs_torch_is_served_alike(saved: Path, images: Path, tmp_path: Path) -> None:
+    expected = rows_of(saved, images, tmp_path / "rows.jsonl")
+    made = Served(saved, tmp_path / "log.jsonl")
+    try:
+        assert "libtorch" not in Path(f"/proc/{made.process.pid}/maps").read_text()  # all of it is the worker's
+        for name in ("1.png", "deep.tiff", "colour.jpg"):
+            body = ask(made.port, "POST", "/v1/inspect?pictures=1", (images / name).read_bytes(), PNG)[2]
+            same(body["row"], expected[name])
+            assert body["heat_map"]
+    finally:
+        assert made.stop() == 0
 
 
 def test_pictures_are_of_what_was_seen(served: Served, images: Path) -> None:
@@ -574,43 +599,31 @@ def test_the_page_in_a_browser(served: Served, images: Path, tmp_path: Path) -> 
     assert all("422" in each for each in told), told
 
 
-def test_another_inspector_takes_over_once_it_is_whole(saved: Path, images: Path, tmp_path: Path) -> None:
-    """From a folder of graphs this time, which no torch is imported for."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="the extra `export` is not installed")
-    folder = tmp_path / "导出"
-    assert main(["export", str(saved), "--out", str(folder), "--format", "onnx"]) == 0
-    expected = rows_of(saved, images, tmp_path / "rows.jsonl")
-    made = Served(folder, tmp_path / "log.jsonl")
+def test_another_inspector_takes_over_once_it_is_whole(served: Served, folder: Path, images: Path) -> None:
     content = (images / "3.png").read_bytes()
+    before = ask(served.port, "POST", "/v1/inspect", content, PNG)[2]["inspector"]
     replies: list[tuple[int, Any]] = []
     over = threading.Event()
 
     def keep_asking() -> None:
         while not over.is_set():
-            status, _, body = ask(made.port, "POST", "/v1/inspect", content, PNG)
+            status, _, body = ask(served.port, "POST", "/v1/inspect", content, PNG)
             replies.append((status, body.get("inspector")))
             time.sleep(0.02)
 
     def refused() -> bool:
-        return any(line["event"] == "swap refused" for line in made.lines())
+        return any(line["event"] == "swap refused" for line in served.lines())
 
     asking = threading.Thread(target=keep_asking)
     asking.start()
     try:
-        for name in ("libtorch", "site-packages/torch/"):
-            assert name not in Path(f"/proc/{made.worker}/maps").read_text()
-        _, _, body = ask(made.port, "POST", "/v1/inspect?pictures=1", content, PNG)
-        same(body["row"], expected["3.png"])
-        assert body["heat_map"]
-        (folder / "MODEL_CARD.md").write_text("another", encoding="utf-8")
+        write(folder / "MODEL_CARD.md", b"another")
         write(folder / "SHA256SUMS", (folder / "SHA256SUMS").read_bytes()[:-30])  # half of a change
         wait_for(refused)
-        assert {inspector for _, inspector in replies} == {body["inspector"]}
+        assert {inspector for _, inspector in replies} == {before}
         write_sums(folder)
-        wait_for(lambda: replies[-1][1] != body["inspector"])
+        wait_for(lambda: replies[-1][1] != before)
     finally:
         over.set()
         asking.join()
-        assert made.stop() == 0
     assert {status for status, _ in replies} == {200} and len({inspector for _, inspector in replies}) == 2
