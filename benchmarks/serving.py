@@ -121,7 +121,7 @@ def bare(options: argparse.Namespace, files: list[Path]) -> dict[str, float]:
             began = time.perf_counter()
             score_each(inspector, [image])
             between = time.perf_counter()
-            inspected(inspector, [("", content)])
+            list(inspected(inspector, [("", content)]))
             whole.append(time.perf_counter() - between)
             ones.append(between - began)
     return {

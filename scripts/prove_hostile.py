@@ -419,9 +419,9 @@ def nasties(rng: np.random.Generator) -> dict[str, bytes]:
         "one byte.jpg": b"\xff",
         "page.svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
         "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) print\n",
-        "bomb 64 MP.png": _flat_png(8_000),
-        "bomb 400 MP.png": _flat_png(20_000),
-        "bomb 10 GP.png": _flat_png(100_000, 10),
+        "bomb 64 MP.png": flat_png(8_000),
+        "bomb 400 MP.png": flat_png(20_000),
+        "bomb 10 GP.png": flat_png(100_000, 10),
         "zip first.png": _zip() + _encoded(grey, "PNG"),
         "zip behind.png": _encoded(grey, "PNG") + _zip(),
         "half.jpg": _encoded(grey, "JPEG")[:2_000],
@@ -480,7 +480,7 @@ def _frames(grey: np.ndarray, kind: str) -> bytes:
     return _encoded(Image.fromarray(grey), kind, save_all=True, append_images=others)
 
 
-def _flat_png(side: int, rows: int | None = None) -> bytes:
+def flat_png(side: int, rows: int | None = None) -> bytes:
     """A black square of few bytes; `rows` of it are there."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -18,12 +18,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from prove_hostile import mutated, nasties, victims
+from prove_hostile import flat_png, mutated, nasties, victims
 
 GROWTH = 50.0
 """Megabytes that ten times as many requests may cost each process."""
@@ -52,6 +53,7 @@ def main() -> int:
             grown = after[name] - before[name]
             proof.say(grown < GROWTH, f"memory of the {name}", grown_mb=round(grown, 1), mb=round(after[name], 1))
         proof.images("made by hand", nasties(rng).items())
+        proof.large()
         proof.forms(rng)
         proof.heads(rng)
         proof.end()
@@ -103,6 +105,17 @@ class Proof:
             if not right:
                 odd.append(f"{name}: {status}")
         self.say(not odd and slowest < LONGEST, what, statuses=dict(statuses), slowest_s=round(slowest, 2), odd=odd[:5])
+
+    def large(self, count: int = 8) -> None:
+        """As many of the largest images at once as are looked at together."""
+        before, content = self.memory()["worker"], flat_png(6_296)
+        with ThreadPoolExecutor(count) as pool:
+            statuses = Counter(
+                pool.map(lambda _: self.ask("POST", "/v1/inspect?pictures=true", content)[0], range(count))
+            )
+        kept = self.memory()["worker"] - before
+        right = statuses == {200: count} and kept < GROWTH
+        self.say(right, f"{count} of 39.6 MP at once", statuses=dict(statuses), kept_mb=round(kept))
 
     def forms(self, rng: np.random.Generator, count: int = 1000) -> None:
         head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="%s"\r\nContent-Type: image/png\r\n\r\n'

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +87,7 @@ class StandIn:
     async def wait(self) -> None:
         await self._ended.wait()
 
-    async def look(self, jobs: list[Any], seconds: float) -> list[dict[str, Any]]:
+    async def look(self, jobs: list[Any], seconds: float) -> AsyncIterator[list[dict[str, Any]]]:
         self.batches.append([job.content for job in jobs])
         await asyncio.to_thread(self.gate.wait, 20)
         for job in jobs:
@@ -95,7 +95,8 @@ class StandIn:
                 self.dies_of[job.content] -= 1
                 raise WorkerEnded
         blank = dict.fromkeys(COLUMNS)
-        return [{"row": blank | {"id": "0", "path": job.name, "decision": "accept", "class": "a"}} for job in jobs]
+        for job in jobs:
+            yield [{"row": blank | {"id": "0", "path": job.name, "decision": "accept", "class": "a"}}]
 
     async def kill(self) -> None:
         """It is as a new one at once."""

@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,18 +108,22 @@ class Worker:
     def alive(self) -> bool:
         return self.process.returncode is None
 
-    async def look(self, jobs: Sequence[Job], seconds: float) -> list[dict[str, Any]]:
-        """An answer an image. Raises WorkerEnded."""
+    async def look(self, jobs: Sequence[Job], seconds: float) -> AsyncIterator[list[dict[str, Any]]]:
+        """An answer an image, in their order, some at a time and each time within so long. Raises WorkerEnded."""
         message = {
             "language": jobs[0].language,
             "names": [job.name for job in jobs],
             "pictures": jobs[0].pictures,
         }
+        left = len(jobs)
         try:
-            async with asyncio.timeout(seconds):
-                self.process.stdin.write(frames.framed(message, [job.content for job in jobs]))
-                await self.process.stdin.drain()
-                return (await frames.receive(self.process.stdout))["answers"]
+            self.process.stdin.write(frames.framed(message, [job.content for job in jobs]))
+            while left:
+                async with asyncio.timeout(seconds):
+                    await self.process.stdin.drain()
+                    answers = (await frames.receive(self.process.stdout))["answers"]
+                left -= len(answers)
+                yield answers
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             raise WorkerEnded from error
 
@@ -289,25 +293,29 @@ class Engine:
 
     async def _look(self, batch: list[Job]) -> None:
         began = time.monotonic()
+        left = deque(batch)
         try:
-            answers = await self._worker.look(batch, self.limits.answer)
+            async for answers in self._worker.look(batch, self.limits.answer):
+                for answer in answers:
+                    self._answer(left.popleft(), answer)
         except WorkerEnded:
             await self._worker.kill()
-            for job in reversed(batch):
+            for job in reversed(left):
                 job.tries += 1
                 if job.tries == 2:
                     _settle(job, Refusal("http_ended_worker", 422))
                 else:
                     self._waiting.appendleft(job)
             return
-        ended = time.monotonic()
         self.metrics.batches.observe(len(batch))
-        self.metrics.stages.labels("look").observe(ended - began)
-        for job, answer in zip(batch, answers, strict=True):
+        self.metrics.stages.labels("look").observe(time.monotonic() - began)
+        for job in batch:
             self.metrics.stages.labels("wait").observe(began - job.came)
-            self.metrics.row(answer["row"])
-            if not job.done.done():
-                job.done.set_result((self._worker.inspector, answer))
+
+    def _answer(self, job: Job, answer: dict[str, Any]) -> None:
+        self.metrics.row(answer["row"])
+        if not job.done.done():
+            job.done.set_result((self._worker.inspector, answer))
 
     async def _watch(self, known: Any) -> None:
         """Read the folder again once it has changed and then stayed the same for a moment."""

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,8 +65,8 @@ def main() -> None:
         message, contents = batch
         os.environ["STEELSHIFT_LANG"] = message["language"]  # for all threads: there is one batch at a time
         images, pictures = list(zip(message["names"], contents, strict=True)), message["pictures"]
-        found = inspected(inspector, images, options["pixels"], pool, heat and pictures)
-        _say(replies, {"answers": [_answer(each, pictures) for each in found]})
+        for part in inspected(inspector, images, options["pixels"], pool, heat and pictures):
+            _say(replies, {"answers": [_answer(each, pictures) for each in part]})
 
 
 def _say(replies: BinaryIO, message: dict[str, Any]) -> None:
@@ -87,9 +87,9 @@ def _warm(inspector: Judge, folder: Path) -> bool:
     Returns whether it draws heat maps.
     """
     golden = [("", path.read_bytes()) for path in sorted((place_of(folder) / "golden").glob("*.png"))]
-    inspected(inspector, golden)
+    list(inspected(inspector, golden))
     try:
-        inspected(inspector, golden, heat=True)
+        list(inspected(inspector, golden, heat=True))
     except UsageError:
         return False
     return True
@@ -101,10 +101,12 @@ def inspected(
     pixels: int = MAX_PIXELS,
     pool: Executor | None = None,
     heat: bool = False,
-) -> list[Inspected]:
-    """What `inspect` says of images that lie in no file, each a name and bytes, looked at together.
+) -> Iterator[list[Inspected]]:
+    """What `inspect` says of images that lie in no file, each a name and bytes.
 
-    pool: decodes several at a time; None decodes one after the other, without the cost of threads.
+    They are looked at together, in parts of no more than `pixels` in all or of one image: the memory and the time that
+    a part takes grow with its pixels. pool: decodes several at a time; None decodes one after the other, without the
+    cost of threads.
     """
 
     def take(image: tuple[str, bytes]) -> tuple[Found, Taken, float]:
@@ -113,8 +115,16 @@ def inspected(
         taken = _taken(content, inspector.specification.bit_depth, pixels)
         return Found(name, lambda _: taken), taken, time.perf_counter() - began
 
-    taken = [take(image) for image in images] if pool is None else list(pool.map(take, images))
-    return list(judged(inspector, taken, limits_of(inspector), heat))
+    part, held = [], 0
+    for each in (map if pool is None else pool.map)(take, images):
+        decoded = each[1].decoded
+        size = 0 if decoded is None else decoded.pixels.shape[0] * decoded.pixels.shape[1]
+        if part and held + size > pixels:
+            yield list(judged(inspector, part, limits_of(inspector), heat))
+            part, held = [], 0
+        part.append(each)
+        held += size
+    yield list(judged(inspector, part, limits_of(inspector), heat))
 
 
 def _taken(content: bytes, bit_depth: int | None, pixels: int) -> Taken:
