@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/serving.py --run RUN --images FOLDER
 
 The server has one core, the clients another. `bare` is the inspector alone on the server's core with one thread, from
-decoded pixels, measured before the server starts. Every answer is compared with the rows of `steelshift inspect` on the
+decoded pixels, measured before the server starts; beside its rate stands the processor time that it takes, which other
+programs on the machine change less. Every answer is compared with the rows of `steelshift inspect` on the
 same files. Without a run it is an inspector of that encoder which was taught nothing, and images are drawn. Prints a
 JSON object a figure; none of them is a gate.
 """
@@ -111,12 +112,13 @@ def bare(options: argparse.Namespace, files: list[Path]) -> dict[str, float]:
     inspector = open_inspector(options.run, options.runtime, options.precision, 1)
     contents = [path.read_bytes() for path in files]
     pixels = [decode(content, bit_depth=inspector.specification.bit_depth).pixels for content in contents]
-    eights, ones, whole = [], [], []
+    eights, ones, whole, spent = [], [], [], []
     for _ in range(6):
         for start in range(0, len(pixels) - 7, 8):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             score_each(inspector, pixels[start : start + 8])
             eights.append(time.perf_counter() - began)
+            spent.append(time.process_time() - before)
         for image, content in zip(pixels, contents, strict=True):
             began = time.perf_counter()
             score_each(inspector, [image])
@@ -126,6 +128,7 @@ def bare(options: argparse.Namespace, files: list[Path]) -> dict[str, float]:
             ones.append(between - began)
     return {
         "images_s": 8 / float(np.median(eights)),
+        "cpu_ms": 1000 / 8 * float(np.median(spent)),
         "one_ms": 1000 * float(np.median(ones)),
         "one_from_bytes_ms": 1000 * float(np.median(whole)),
     }
@@ -142,21 +145,25 @@ async def measure(options: argparse.Namespace, files: list[Path], work: Path) ->
     os.sched_setaffinity(0, {CLIENT_CORE})
     folder = work / "served"
     shutil.copytree(options.run / "inspector" if (options.run / "inspector").is_dir() else options.run, folder)
+    seconds = 60.0 * options.minutes
     with server(folder, options) as (process, ready):
         say("ready", seconds=ready)
-        await load(sent, 1, 3.0)  # warm
-        one = await load(sent, 1, 10.0)
+        await load(sent, 1, min(3.0, seconds))  # warm
+        one = await load(sent, 1, min(10.0, seconds))
         say("one client", **one.figures(), above_bare_ms=one.p(50) - alone["one_ms"])
-        full = await load(sent, CLIENTS, 15.0)
+        before = cpu_seconds(process.pid)
+        full = await load(sent, CLIENTS, min(15.0, seconds))
+        spent = 1000 * (cpu_seconds(process.pid) - before) / full.statuses[200]
         capacity = full.rate
-        say("32 clients, as fast as they can", **full.figures(), of_bare=capacity / alone["images_s"])
-        quiet = await load(sent, CLIENTS, 60.0 * options.minutes, 0.8 * capacity)
+        shares = {"of_bare": capacity / alone["images_s"], "cpu_ms": spent, "of_bare_by_cpu": alone["cpu_ms"] / spent}
+        say("32 clients, as fast as they can", **full.figures(), **shares)
+        quiet = await load(sent, CLIENTS, seconds, 0.8 * capacity)
         say("80 %", **quiet.figures(), p99_of_p50=quiet.p(99) / quiet.p(50))
-        over = await load(sent, MANY, min(20.0 * options.minutes, 60.0), 3 * capacity)
+        over = await load(sent, MANY, min(30.0, seconds), 3 * capacity)
         say("300 %", **over.figures(), recovered_s=await recovery(sent, 4 * one.p(50)))
-        still = await load(sent, 4, 10.0, 0.3 * capacity)
+        still = await load(sent, 4, min(20.0, seconds), 0.3 * capacity)
         async with SlowClients():
-            slowed = await load(sent, 4, 10.0, 0.3 * capacity)
+            slowed = await load(sent, 4, min(20.0, seconds), 0.3 * capacity)
         say("100 slow clients", **slowed.figures(), p99_before=still.p(99), ratio=slowed.p(99) / still.p(99))
         say("a killed worker", **await killed(sent, process, 0.5 * capacity))
         say("a swapped inspector", **await swapped(sent, folder, 0.5 * capacity))
@@ -357,6 +364,12 @@ async def swapped(sent: list, folder: Path, rate: float) -> dict[str, object]:
         "statuses": dict(found.statuses), "wrong": found.wrong, "inspectors": len(found.inspectors),
         "p50_ms": found.p(50), "p99_ms": found.p(99), "most_ms": found.p(100),
     }  # fmt: skip
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of the server and its worker."""
+    parts = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in (pid, *children(pid))]
+    return sum(int(part[11]) + int(part[12]) for part in parts) / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:
