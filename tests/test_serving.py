@@ -580,6 +580,7 @@ def test_the_page_in_a_browser(served: Served, images: Path, tmp_path: Path) -> 
             assert card.locator(".p").text_content() == f"{100 * row['p']:.1f}\u00a0%"
             assert card.locator(".second-class").text_content() == row["second_class"]
             assert card.locator(".reason").text_content() == row["reason"]
+            assert row["nearest"] is None and not card.locator(".nearest").is_visible()
             for kind in ("picture", "heat"):
                 assert card.locator(f".{kind}").evaluate("image => image.complete && image.naturalWidth") > 0
         assert not told, told
