@@ -72,16 +72,12 @@ class Proof:
 
     def mutations(self, count: int) -> None:
         rng = np.random.default_rng(self.seed)
-        victims = [
-            _encoded(draw(name, rng)[0], kind) for name in CLASSES[:4] for kind in ("PNG", "JPEG", "BMP", "TIFF")
-        ]
-        victims += [_encoded(np.stack([draw("patches", rng)[0]] * 3, 2), kind) for kind in ("PNG", "JPEG")]
-        victims += [_encoded(draw("scratches", rng)[0].astype(np.uint16) * 257, kind) for kind in ("PNG", "TIFF")]
+        originals = victims(rng)
         peaks = {}
         for share, folder in ((10, self.work / "tenth"), (1, self.work / "mutated")):
             folder.mkdir()
             for number in range(count // share):
-                (folder / f"{number:06d}.png").write_bytes(mutated(victims[number % len(victims)], victims, rng))
+                (folder / f"{number:06d}.png").write_bytes(mutated(originals[number % len(originals)], originals, rng))
             out = self.work / f"{folder.name}.csv"
             inspected = steelshift("inspect", self.run, folder, "--out", out)
             checked = steelshift("check", "--source", self.source, "--target", folder, "--json")
@@ -388,6 +384,14 @@ class _Zeros(io.RawIOBase):
         return bytes(size)
 
 
+def victims(rng: np.random.Generator) -> list[bytes]:
+    """Drawn images in four formats, one and three channels, 8 and 16 bit."""
+    found = [_encoded(draw(name, rng)[0], kind) for name in CLASSES[:4] for kind in ("PNG", "JPEG", "BMP", "TIFF")]
+    found += [_encoded(np.stack([draw("patches", rng)[0]] * 3, 2), kind) for kind in ("PNG", "JPEG")]
+    found += [_encoded(draw("scratches", rng)[0].astype(np.uint16) * 257, kind) for kind in ("PNG", "TIFF")]
+    return found
+
+
 def mutated(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
     """One of four ways to spoil a file."""
     way, data = rng.integers(4), bytearray(content)
@@ -415,9 +419,9 @@ def nasties(rng: np.random.Generator) -> dict[str, bytes]:
         "one byte.jpg": b"\xff",
         "page.svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
         "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) print\n",
-        "bomb 64 MP.png": _flat_png(8_000),
-        "bomb 400 MP.png": _flat_png(20_000),
-        "bomb 10 GP.png": _flat_png(100_000, 10),
+        "bomb 64 MP.png": flat_png(8_000),
+        "bomb 400 MP.png": flat_png(20_000),
+        "bomb 10 GP.png": flat_png(100_000, 10),
         "zip first.png": _zip() + _encoded(grey, "PNG"),
         "zip behind.png": _encoded(grey, "PNG") + _zip(),
         "half.jpg": _encoded(grey, "JPEG")[:2_000],
@@ -476,7 +480,7 @@ def _frames(grey: np.ndarray, kind: str) -> bytes:
     return _encoded(Image.fromarray(grey), kind, save_all=True, append_images=others)
 
 
-def _flat_png(side: int, rows: int | None = None) -> bytes:
+def flat_png(side: int, rows: int | None = None) -> bytes:
     """A black square of few bytes; `rows` of it are there."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -16,6 +16,7 @@ TAKES_KEY = {
     "say",
     "Unreadable",
     "SteelshiftError",
+    "Refusal",
     *(each.__name__ for each in errors.SteelshiftError.__subclasses__()),
 }
 TAKES_KEY -= {"Interrupted"}

@@ -235,6 +235,8 @@ def inspect(
         first_stage: File of `first-stage`: passes clearly qualified tiles without the network.
         json: Print one JSON object.
     """
+    from steelshift.inspection.opening import open_inspector
+
     measures = {"tile": tile, "overlap": overlap, "along": along, "mm_per_pixel": mm_per_pixel, "speed": speed}
     if strip:
         others = {"review_rate": review_rate, "review_dir": review_dir, "fail_on": fail_on, "watch": watch or None}
@@ -242,7 +244,7 @@ def inspect(
         given = ["--" + name.replace("_", "-") for name, value in others.items() if value is not None]
         if given:
             raise UsageError("not_with_strip", options=", ".join(given))
-        _inspect_strips(lambda: _load(run, runtime, precision), images, out, measures, first_stage, json)
+        _inspect_strips(lambda: open_inspector(run, runtime, precision), images, out, measures, first_stage, json)
         return
     usual = {"tile": None, "overlap": 0.0, "along": "y", "mm_per_pixel": None, "speed": None, "first_stage": None}
     given = [name for name, value in (measures | {"first_stage": first_stage}).items() if value != usual[name]]
@@ -255,7 +257,7 @@ def inspect(
     return_memory()
     wishes = Wishes(review_rate, heatmaps, review_dir, every, watch, tuple(fail_on.split(",")) if fail_on else ())
     wishes.check(images, out)
-    inspector = _load(run, runtime, precision)
+    inspector = open_inspector(run, runtime, precision)
     counts = inspect_into(inspector, images, out, wishes)
     if json:
         _print_json({"out": str(out), "rows": counts.rows, "decisions": counts.decisions, "classes": counts.classes})
@@ -357,6 +359,45 @@ def export(
     print(out)
 
 
+def serve(
+    run: Positional[Path],
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    threads: int | None = None,
+    max_body: str = "16MiB",
+    max_pixels: str = "40MP",
+    token_file: Path | None = None,
+    runtime: Literal["torch", "onnx", "openvino"] | None = None,
+    precision: Literal["fp32", "bf16", "int8"] | None = None,
+) -> None:
+    """Answer over HTTP: images in, rows out, and a page to drop images on. Prints its address.
+
+    Args:
+        run: Folder of a run, of an inspector, or of an exported one, which needs no torch. When it changes and is
+            whole, the inspector in it takes over without a pause.
+        host: Address to listen on; by default only this machine can connect.
+        port: 0 takes any that is free.
+        threads: To compute with; by default as many as there are processors.
+        max_body: Largest body of a request, such as 500kB or 16MiB.
+        max_pixels: Largest image, such as 40MP.
+        token_file: File with a token that requests have to carry, as `Authorization: Bearer TOKEN`.
+        runtime: Of an exported inspector onnx or openvino, by default the first that it holds; of another torch.
+        precision: Of an exported inspector; by default the first that it holds.
+    """
+    from steelshift.inspection.runtimes import need
+
+    need("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client", extra="serve")
+    from steelshift.serving.engine import Source
+    from steelshift.serving.limits import Limits
+    from steelshift.serving.serve import cores, pixels_of, size_of
+    from steelshift.serving.serve import serve as answer
+
+    if threads is not None and threads < 1:
+        raise UsageError("option_range", key="threads", value=threads, range="1 or more")
+    limits = Limits(body=size_of(max_body), pixels=pixels_of(max_pixels))
+    answer(Source(run, runtime, precision, threads or cores()), host, port, limits, token_file)
+
+
 def report(run: Positional[Path], json: bool = False) -> None:
     """Write the report of a finished run anew.
 
@@ -450,7 +491,7 @@ def bench_table(
 COMMANDS: dict[str, Callable] = {
     command.__name__.replace("_", "-"): command
     for command in (
-        check, tiles, fit, evaluate, estimate, inspect, first_stage, export, report, synth, bench, bench_table,
+        check, tiles, fit, evaluate, estimate, inspect, first_stage, export, serve, report, synth, bench, bench_table,
     )
 }
 
@@ -489,21 +530,6 @@ def _help() -> str:
     first = {name: (command.__doc__ or FIT).strip().splitlines()[0] for name, command in COMMANDS.items()}
     lines = [f"  {name:<12} {text}" for name, text in first.items()]
     return "\n".join(["usage: steelshift COMMAND [--help] [options]", "", *lines])
-
-
-def _load(folder: Path, runtime: str | None, precision: str | None) -> Any:
-    """An inspector, exported or not; torch is imported only for the latter."""
-    from steelshift.inspection import exported
-
-    if exported.is_exported(folder):
-        if runtime == "torch":
-            raise UsageError("not_torch", path=folder)
-        return exported.load(folder, runtime, precision)
-    if runtime not in (None, "torch") or precision not in (None, "fp32"):
-        raise UsageError("no_runtime", path=folder)
-    from steelshift.inspection.inspector import load
-
-    return load(folder)
 
 
 def _summary(report: dict[str, Any], run: Path) -> str:

@@ -23,7 +23,8 @@ from steelshift.data.table import load_classes, read_images, read_labels
 from steelshift.errors import DataError, ParityFailed, RunFailed, UsageError
 from steelshift.files import explain_full_or_readonly, sync_folder, write_bytes, write_json
 from steelshift.inspection import exported, reference, runtimes
-from steelshift.inspection.inspector import Inspector, load, place_of
+from steelshift.inspection.inspector import Inspector, load
+from steelshift.inspection.opening import place_of
 from steelshift.inspection.parity import Parity, compare
 from steelshift.inspection.specification import score_each
 from steelshift.inspection.sums import sha256, write_sums

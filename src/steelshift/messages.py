@@ -4,7 +4,9 @@ The language follows STEELSHIFT_LANG (`en` or `zh`), else the locale.
 """
 
 import os
+from contextvars import ContextVar
 
+_SPOKEN: ContextVar[str | None] = ContextVar("spoken", default=None)
 _CATALOGUE: dict[str, tuple[str, str]] = {
     "interrupted": (
         "Stopped at step {step}; the state is saved in {where}. Continue with the same command and --resume.",
@@ -296,8 +298,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "检测器 {path} 已损坏或被改动（{why}）。请从原处重新复制。",
     ),
     "package_missing": (
-        "The Python package {package} is not installed. Install it with `pip install 'steelshift[export]'`.",
-        "未安装 Python 包 {package}。请用 `pip install 'steelshift[export]'` 安装。",
+        "The Python package {package} is not installed. Install it with `pip install 'steelshift[{extra}]'`.",
+        "未安装 Python 包 {package}。请用 `pip install 'steelshift[{extra}]'` 安装。",
     ),
     "no_runtime": (
         "{path} is not an exported inspector, so --runtime and --precision mean nothing. Leave them out, or name a "
@@ -692,16 +694,107 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{rows} rows: {facts}.",
         "{rows} 行：{facts}。",
     ),
+    "cannot_listen": (
+        "Cannot listen on {host} port {port} ({why}). Choose another --host or --port.",
+        "无法在 {host} 端口 {port} 上监听（{why}）。请换 --host 或 --port。",
+    ),
+    "worker_ended": (
+        "The process that holds the inspector {path} ended. The lines above say why; there may be too little memory.",
+        "持有检测器 {path} 的进程已终止。原因见上面的日志；可能是内存不足。",
+    ),
+    "serve_open": (
+        "Anybody who reaches {host} can use this inspector. Give a --token-file, or keep to --host 127.0.0.1.",
+        "任何能访问 {host} 的人都可以使用这个检测器。请给出 --token-file，或只用 --host 127.0.0.1。",
+    ),
+    "token_unreadable": (
+        "The token file {path} cannot be used ({why}). Write one line of 8 or more ASCII characters without spaces.",
+        "无法使用令牌文件 {path}（{why}）。请写一行不少于 8 个、不含空格的 ASCII 字符。",
+    ),
+    "http_token": (
+        "This needs the token of the server, as `Authorization: Bearer TOKEN`.",
+        "需要服务器的令牌：`Authorization: Bearer TOKEN`。",
+    ),
+    "http_no_such_place": (
+        "There is nothing at this address; /openapi.json lists what there is.",
+        "此地址没有内容；/openapi.json 列出所有地址。",
+    ),
+    "http_method": (
+        "This address does not take {method}; use {allowed}.",
+        "此地址不接受 {method}；请用 {allowed}。",
+    ),
+    "http_too_large": (
+        "The body has more than the {limit} bytes allowed. Send fewer or smaller images.",
+        "请求体超过上限 {limit} 字节。请减少或缩小图像。",
+    ),
+    "http_media_type": (
+        "The content type {found} is not taken here; send {known}.",
+        "此处不接受内容类型 {found}；请发送 {known}。",
+    ),
+    "http_form": (
+        "The form cannot be read ({why}). Send multipart/form-data with images as files.",
+        "无法读取表单（{why}）。请以 multipart/form-data 发送图像文件。",
+    ),
+    "http_images": (
+        "The form holds {count} files; send {wanted}.",
+        "表单中有 {count} 个文件；请发送 {wanted} 个。",
+    ),
+    "http_option": (
+        "The request has a wrong value: {what}.",
+        "请求中有错误的值：{what}。",
+    ),
+    "http_full": (
+        "More images are waiting than the server can take. Try again in {seconds} s.",
+        "等待处理的图像过多，服务器无法再接收。请在 {seconds} 秒后重试。",
+    ),
+    "http_not_ready": (
+        "The inspector is not ready. Try again in {seconds} s.",
+        "检测器尚未就绪。请在 {seconds} 秒后重试。",
+    ),
+    "http_too_late": (
+        "There was no answer within {seconds} s.",
+        "{seconds} 秒内没有得到结果。",
+    ),
+    "http_slow_body": (
+        "The body did not arrive within {seconds} s.",
+        "请求体未在 {seconds} 秒内到达。",
+    ),
+    "http_head": (
+        "The request line and headers are no HTTP/1.1, longer than {limit} bytes, or came slower than {seconds} s.",
+        "请求行和请求头不是 HTTP/1.1、超过 {limit} 字节，或未在 {seconds} 秒内到达。",
+    ),
+    "http_connections": (
+        "More connections are open than the {limit} allowed. Try again later.",
+        "打开的连接超过上限 {limit}。请稍后重试。",
+    ),
+    "http_ended_worker": (
+        "Looking at this image ended the process that does it, twice. It is not tried again.",
+        "处理此图像时，负责处理的进程两次终止。不再重试。",
+    ),
+    "http_failed": (
+        "The server failed; its log says why, under this request's id.",
+        "服务器出错；原因见日志中此请求编号下的记录。",
+    ),
 }
 
 
 def language() -> str:
-    """`zh` when STEELSHIFT_LANG, else LC_ALL, LC_MESSAGES or LANG, names Chinese; otherwise `en`."""
+    """`zh` when what `speak` set, STEELSHIFT_LANG, LC_ALL, LC_MESSAGES or LANG, in this order, names Chinese.
+
+    Otherwise `en`.
+    """
+    spoken = _SPOKEN.get()
+    if spoken is not None:
+        return spoken
     for name in ("STEELSHIFT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(name)
         if value:
             return "zh" if value.lower().startswith("zh") else "en"
     return "en"
+
+
+def speak(chosen: str | None) -> None:
+    """Say everything in `en` or `zh` from now on, in this task or thread alone; None goes by the environment."""
+    _SPOKEN.set(chosen)
 
 
 def say(key: str, /, **fields: object) -> str:

@@ -24,6 +24,7 @@ from steelshift.errors import ArtifactRefused, SteelshiftError
 from steelshift.files import write_atomically, write_bytes, write_json, write_text
 from steelshift.inspection import reference
 from steelshift.inspection.heat import Heat, features_with_maps, heat_of
+from steelshift.inspection.opening import place_of
 from steelshift.inspection.reference import Reference
 from steelshift.inspection.sharpen import sharpen
 from steelshift.inspection.specification import SCHEMA, Answer, Specification
@@ -200,12 +201,6 @@ def load(folder: Path) -> Inspector:
         why = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise ArtifactRefused("inspector_broken", path=folder, why=why) from error
     return inspector
-
-
-def place_of(run: Path) -> Path:
-    """The folder of the inspector of a run, or of an inspector itself."""
-    run = Path(run)
-    return run / "inspector" if (run / "inspector").is_dir() else run
 
 
 def identity(folder: Path) -> str:

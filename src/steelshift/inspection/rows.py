@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -125,15 +125,16 @@ def inspect_images(
             if not ahead:
                 return
             ready = [(found, *future.result()) for found, future in ahead.popleft()]
-            for inspected in _judge(inspector, ready, limits, heat):
+            for inspected in judged(inspector, ready, limits, heat):
                 done += 1
                 advance(done)
                 yield inspected
 
 
-def _judge(
-    inspector: Judge, batch: list[tuple[Found, Taken, float]], limits: Thresholds, heat: bool
+def judged(
+    inspector: Judge, batch: Sequence[tuple[Found, Taken, float]], limits: Thresholds, heat: bool
 ) -> Iterator[Inspected]:
+    """Rows of images that were taken, each within so many seconds, looked at together, in their order."""
     began = time.perf_counter()
     readable = [taken.decoded.pixels for _, taken, _ in batch if taken.decoded is not None]
     answers: Iterator[dict[str, Any]] = iter(())
@@ -265,17 +266,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _record(row: ImageRow) -> dict[str, Any]:
+def record_of(row: ImageRow) -> dict[str, Any]:
+    """A row by the names of its columns."""
     return {key.rstrip("_"): value for key, value in asdict(row).items()}
 
 
 def _writer(file: Any, suffix: str, *, header: bool) -> Callable[[ImageRow], None]:
     if suffix == ".jsonl":
-        return lambda row: file.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+        return lambda row: file.write(json.dumps(record_of(row), ensure_ascii=False) + "\n")
     writer = csv.DictWriter(file, COLUMNS)
     if header:
         writer.writeheader()
-    return lambda row: writer.writerow(_record(row))
+    return lambda row: writer.writerow(record_of(row))
 
 
 def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str) -> int:
@@ -298,7 +300,7 @@ def _write_parquet(rows: Iterator[ImageRow], path: Path) -> int:
     schema = pyarrow.schema([(key, kinds.get(key, pyarrow.string())) for key in COLUMNS])
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        while records := [_record(row) for row in islice(rows, 10_000)]:
+        while records := [record_of(row) for row in islice(rows, 10_000)]:
             with explain_full_or_readonly(path):
                 writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)

@@ -28,11 +28,20 @@ PART = 8
 Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
-def need(*packages: str) -> None:
-    """Raises UsageError where one of these packages is not installed."""
+_threads: int | None = None
+
+
+def set_threads(count: int) -> None:
+    """How many threads each graph that is opened from now on computes with; before, as many as its runtime likes."""
+    global _threads
+    _threads = count
+
+
+def need(*packages: str, extra: str = "export") -> None:
+    """Raises UsageError where one of these packages, which `extra` installs, is not there."""
     for package in packages:
         if find_spec(package) is None:
-            raise UsageError("package_missing", package=package)
+            raise UsageError("package_missing", package=package, extra=extra)
 
 
 def open_graph(runtime: str, precision: str, files: Sequence[Path], gives: Sequence[str] = (PROBABILITIES,)) -> Run:
@@ -52,8 +61,13 @@ def open_heat(runtime: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
         session = _session(content)
         return lambda maps: session.run([HEAT], {MAPS: maps})[0]
     core = import_openvino().Core()
-    graph = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    graph = core.compile_model(core.read_model(content), "CPU", _options("f32"))
     return lambda maps: graph(maps)[0].copy()
+
+
+def _options(precision: str) -> dict[str, object]:
+    """Of OpenVINO."""
+    return {"INFERENCE_PRECISION_HINT": precision} | ({"INFERENCE_NUM_THREADS": _threads} if _threads else {})
 
 
 def without_reports() -> None:
@@ -84,6 +98,8 @@ def _session(content: bytes) -> Any:
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep what the largest image took, and is no faster
+    options.intra_op_num_threads = _threads or 0  # 0: as many as it likes
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -108,8 +124,7 @@ def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: b
     core = openvino.Core()
 
     def compiled(model: Any, precision: str) -> Any:
-        hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
-        return core.compile_model(model, "CPU", hints)
+        return core.compile_model(model, "CPU", _options(precision) | {"PERFORMANCE_HINT": "THROUGHPUT"})
 
     model = core.read_model(described, weights)
     first = openvino.Model([_named(model, PREPARED)], model.get_parameters(), "prepare")

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from steelshift.files import write_text
 
+SUMS = "SHA256SUMS"
+
 
 def write_sums(folder: Path) -> None:
     """List every file of the folder with its hash. Raises RunFailed."""
     sums = [f"{sha256(folder / name)}  {name}" for name in _contents(folder)]
-    write_text(folder / "SHA256SUMS", "\n".join(sums) + "\n")
+    write_text(folder / SUMS, "\n".join(sums) + "\n")
 
 
 def check_sums(folder: Path) -> None:
     """Raises ValueError or OSError where a file was changed, added or lost."""
-    listed = dict(
-        reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-    )
+    listed = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
     if set(listed) != set(_contents(folder)):
         raise ValueError("its files are not those that SHA256SUMS lists")
     for name, digest in listed.items():
@@ -31,4 +31,4 @@ def sha256(path: Path) -> str:
 
 def _contents(folder: Path) -> list[str]:
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in files if name != "SHA256SUMS" and not name.endswith(".tmp"))
+    return sorted(name for name in files if name != SUMS and not name.endswith(".tmp"))

@@ -1,0 +1,1 @@
+"""An inspector over HTTP."""
