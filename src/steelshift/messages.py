@@ -82,6 +82,30 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The class file {path} gives the folder {folder} to two classes. Give it to one.",
         "类别文件 {path} 把文件夹 {folder} 给了两个类别。请只给一个。",
     ),
+    "tasks_unreadable": (
+        "The tasks file {path} cannot be read ({why}). Write a YAML map from task name to kind and classes.",
+        "无法读取任务文件 {path}（{why}）。请写成从任务名到 kind 和 classes 的 YAML 映射。",
+    ),
+    "task_malformed": (
+        "The task {task} in {path} is not declared rightly: {why}. Correct it; README shows an example.",
+        "{path} 中的任务 {task} 声明有误：{why}。请改正；README 中有示例。",
+    ),
+    "task_no_data": (
+        "The task {task} has its labels in {name}, but no path of {places} ends so. Name that place, or correct it.",
+        "任务 {task} 的标签在 {name} 中，但 {places} 中没有以此结尾的路径。请给出该位置，或改正任务。",
+    ),
+    "task_no_labels": (
+        "No image of {where} has a label of two classes for the task {task}. Check its column and its classes.",
+        "{where} 中没有图像带有任务 {task} 的两个类别的标签。请检查它的列和类别。",
+    ),
+    "task_unlisted": (
+        "Task {task}: {count} images have a value that it does not list, and no label for it: {names}.",
+        "任务 {task}：{count} 张图像的值未被列出，因此没有该任务的标签：{names}。",
+    ),
+    "encoder_cannot_share": (
+        "The encoder has a layer whose channels tasks cannot share ({layer}). Use alexnet, a vgg or a resnet.",
+        "该编码器含有无法在任务间共享通道的层（{layer}）。请使用 alexnet、vgg 或 resnet。",
+    ),
     "no_classes": (
         "{where} does not hold images of two classes. Put images into a folder a class, or use a manifest with labels.",
         "{where} 中没有两个类别的图像。请每个类别一个文件夹，或使用带标签的清单。",

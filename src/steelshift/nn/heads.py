@@ -1,14 +1,61 @@
-"""Task classifier, discriminators and decoder."""
+"""Task classifier, heads of many tasks, discriminators and decoder."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steelshift.errors import UsageError
+from steelshift.nn.sharing import Width, by_task
 
 
 def task_classifier(width: int, classes: int) -> nn.Linear:
     """One fully connected layer from features to class logits (the patent's C)."""
     return nn.Linear(width, classes)
+
+
+class Ordinal(nn.Module):
+    """Features (B, F) to log probabilities (B, K) of ordered classes, by one score and K - 1 rising thresholds.
+
+    P(y > k) = sigmoid(score - threshold k): the proportional odds model (McCullagh, JRSS B 42(2), 1980).
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+        self.first = nn.Parameter(torch.tensor([-(classes - 2) / 2.0]))
+        self.gaps = nn.Parameter(torch.full((classes - 2,), 0.5413))  # softplus of it is 1
+
+    def forward(self, features: Tensor) -> Tensor:
+        thresholds = torch.cat([self.first, self.first + F.softplus(self.gaps).cumsum(0)])
+        above = self.score(features).float() - thresholds
+        log_above, log_below = F.logsigmoid(above), F.logsigmoid(-above)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
+        gap = torch.log(-torch.expm1(above[:, 1:] - above[:, :-1]))
+        between = log_above[:, :-1] + log_below[:, 1:] + gap
+        return torch.cat([log_below[:, :1], between, log_above[:, -1:]], 1)
+
+
+class Heads(nn.Module):
+    """One head a task, each on the path of its own: features (B, shared + tasks * private) -> logits side by side."""
+
+    def __init__(self, kinds: Sequence[tuple[str, int]], ends: Width) -> None:
+        """kinds: kind and number of classes of every task. ends: of the features."""
+        super().__init__()
+        self.ends = ends
+        self.of_task = nn.ModuleList(
+            Ordinal(sum(ends), classes) if kind == "ordinal" else task_classifier(sum(ends), classes)
+            for kind, classes in kinds
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, sum of the classes), in the order of the tasks; log probabilities of an ordinal task are its logits."""
+        return self.of_paths(by_task(features, self.ends, len(self.of_task)))
+
+    def of_paths(self, paths: Tensor) -> Tensor:
+        """(B, tasks, shared + private), what `by_task` gives -> the same."""
+        return torch.cat([head(paths[:, task]) for task, head in enumerate(self.of_task)], 1)
 
 
 LENGTH = 4.0
