@@ -106,6 +106,18 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The encoder has a layer whose channels tasks cannot share ({layer}). Use alexnet, a vgg or a resnet.",
         "该编码器含有无法在任务间共享通道的层（{layer}）。请使用 alexnet、vgg 或 resnet。",
     ),
+    "tasks_share_nothing": (
+        "{what} works where tasks meet, and these networks share no channels. Give another --sharing or --ratios.",
+        "{what} 作用于任务共用之处，而这些网络没有共享通道。请更换 --sharing 或 --ratios。",
+    ),
+    "tasks_cannot_split": (
+        "The reading split needs shared and private channels. Use --sharing progressive with ratios that end below 1.",
+        "读法 split 需要共享通道和私有通道。请使用 --sharing progressive，且末端比例小于 1。",
+    ),
+    "aggregator_needs": (
+        "The aggregator {name} needs torchjd and its solvers. Install them: pip install 'steelshift[tasks]'.",
+        "聚合器 {name} 需要 torchjd 及其求解器。请安装：pip install 'steelshift[tasks]'。",
+    ),
     "no_classes": (
         "{where} does not hold images of two classes. Put images into a folder a class, or use a manifest with labels.",
         "{where} 中没有两个类别的图像。请每个类别一个文件夹，或使用带标签的清单。",

@@ -119,6 +119,12 @@ def read_task_labels(
     return found, unlisted
 
 
+def columns_of(tasks: Sequence[Task]) -> dict[str, slice]:
+    """Where each task's logits or probabilities lie, side by side in the order of the tasks."""
+    ends = np.cumsum([0, *(len(task.classes) for task in tasks)])
+    return {task.name: slice(int(ends[place]), int(ends[place + 1])) for place, task in enumerate(tasks)}
+
+
 def check_data(tasks: Sequence[Task], places: Sequence[Path]) -> None:
     """Hold every data set that a task names to the places of the command line. Raises DataError."""
     for task in tasks:

@@ -58,6 +58,23 @@ def decisions(logits: Tensor, labels: Tensor) -> Decisions:
     return Decisions(F.logsigmoid(signs * logits)[there], answer[there])
 
 
+def supervised(logits: Tensor, labels: dict[str, Tensor], columns: dict[str, slice]) -> Tensor:
+    """Cross-entropy, meaned over the tasks of which the batch holds a label; 0 where there is none.
+
+    logits: (B, classes of all tasks). labels: by task, as for `decisions`. columns: where a task's logits lie.
+    """
+    losses = []
+    for name, where in columns.items():
+        truth, part = labels[name], logits[:, where].float()
+        if not (truth >= 0).any():
+            continue
+        if truth.ndim == 1:
+            losses.append(F.cross_entropy(part, truth, ignore_index=-1))
+        else:
+            losses.append(cross_entropy(decisions(part, truth)))
+    return sum(losses) / len(losses) if losses else logits.sum() * 0.0
+
+
 def answers_of(kind: str, classes: int) -> int:
     """How many different answers the decisions of a task may have."""
     return 2 * classes if kind == "multi-label" else classes

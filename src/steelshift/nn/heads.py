@@ -86,6 +86,28 @@ def discriminator(
     return nn.Sequential(*([Direction()] if normalized else []), *layers)
 
 
+class TaskDiscriminator(nn.Module):
+    """One hidden layer and two branches: the defect (one logit: source line, or real) and the task (T logits)."""
+
+    def __init__(self, width: int, hidden: int, tasks: int) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise UsageError("knob_range", key="hidden", value=hidden, range="1 or more")
+        self.trunk = nn.Sequential(Direction(), nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.5))
+        self.defect = nn.Linear(hidden, 1)
+        self.task = nn.Linear(hidden, tasks) if tasks else None
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, width) -> (n, 1), (n, T); None for a discriminator of no tasks."""
+        found = self.trunk(features)
+        return self.defect(found), None if self.task is None else self.task(found)
+
+
+def feature_generator(inputs: int, hidden: int, width: int) -> nn.Sequential:
+    """Noise and class (n, inputs) -> features (n, width), 0 or more as an encoder's are."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU())
+
+
 RECONSTRUCTED = 32
 """Side in pixels of what a decoder reconstructs."""
 

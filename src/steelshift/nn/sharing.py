@@ -212,6 +212,19 @@ class SharedTrunk(nn.Module):
         return [module for module in self.modules() if isinstance(module, SharedLayer)]
 
     @property
+    def shared_parameters(self) -> list[tuple[nn.Parameter, int]]:
+        """Parameters in which tasks meet, and how many of the first rows of each all tasks use."""
+        found = []
+        for module in self.modules():
+            if isinstance(module, SharedLayer) and module.after.shared:
+                found += [(value, module.after.shared) for value in module.reads_shared.parameters()]
+            elif isinstance(module, _BatchNorm) and module.shared:
+                found += [(value, module.shared) for value in module.parameters()]
+            elif isinstance(module, CrossStitch):
+                found.append((module.mixing, len(module.mixing)))
+        return found
+
+    @property
     def shared_width(self) -> int:
         """Of the last shared channels."""
         widths = [layer.after.shared for layer in self.shared_layers if layer.after.shared]
@@ -284,7 +297,7 @@ class _Conversion:
         found = type(plain)(
             self.width.shared + self.sharing.tasks * self.width.private, plain.eps, plain.momentum, plain.affine
         )
-        shared = self.width.shared
+        shared = found.shared = self.width.shared  # for shared_parameters
         with torch.no_grad():
             for name, value in plain.state_dict().items():
                 if value.ndim:
