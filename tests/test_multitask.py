@@ -54,14 +54,16 @@ def build(sharing="progressive", ratios=SCHEDULE, **knobs):
 
 
 def batches(step, count=12):
-    """Stripes whose direction, pitch, contrast and marks are the labels; each image lacks some of them."""
+    """Stripes whose direction, pitch, extent and marks are the labels; each image lacks some of them."""
     rng = torch.Generator().manual_seed(step)
     pitches = torch.tensor([0.5, 1.1])[:, None, None] * torch.arange(SIDE)
     across, down = pitches.expand(2, SIDE, SIDE), pitches.mT.expand(2, SIDE, SIDE)
     kinds = torch.stack([across.sin(), down.sin(), (across + down).sin()])
     direction, fine, level = (torch.randint(0, most, (count,), generator=rng) for most in (3, 2, 3))
     marks = torch.randint(0, 2, (count, 2), generator=rng)
-    images = 120 + (10 + 20 * level)[:, None, None] * kinds[direction, fine]
+    images = 120 + 40 * kinds[direction, fine]
+    for image, most in zip(images, level, strict=True):
+        image[10 * (int(most) + 1) :] = 120
     images[:, :6, :6] += 80 * marks[:, :1, None]
     images[:, -3:] += 80 * marks[:, 1:, None]
     images = (images + 8 * torch.randn(images.shape, generator=rng)).clamp(0, 255).unsqueeze(1)

@@ -88,10 +88,11 @@ def fit(arguments: list[str]) -> None:
 
     keep_memory()
     values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}
-    method = _value_of("--method", arguments) or values.get("method") or Config.method
+    usual = "multitask" if _value_of("--tasks", arguments) or values.get("tasks") else Config.method
+    method = _value_of("--method", arguments) or values.get("method") or usual
     knobs = from_mapping(knobs_of(method), values.pop("knobs", None) or {}, prefix="knobs.")
-    required = {name: tyro.MISSING for name in ("source", "target", "out")}
-    default = from_mapping(Config, values, **required, knobs=knobs)
+    required = {name: tyro.MISSING for name in ("source", "out")}
+    default = from_mapping(Config, {"method": method} | values, **required, knobs=knobs)
     options = dataclasses.make_dataclass(
         "Options",
         [
@@ -114,6 +115,7 @@ def fit(arguments: list[str]) -> None:
     report = run_fit(config, resume=parsed.resume)
     if parsed.json:
         keys = ("method", "auto", "selection", "selected_step", "seconds", "target", "domain", "verdict")
+        keys += ("source", "sharing") if "tasks" in report else ()
         _print_json({key: report[key] for key in keys if key in report})
     else:
         print(_summary(report, config.out))
@@ -138,6 +140,21 @@ def evaluate(
         split: test: the images that the run kept apart as target test, matched by content; all: every image.
         json: Print one JSON object.
     """
+    from steelshift.inspection.inspector import of_tasks
+
+    if of_tasks(run):
+        from steelshift.tasking import evaluate_tasks
+
+        if classes is not None:
+            raise UsageError("not_with_tasks", key="classes")
+        found = evaluate_tasks(run, data, split)
+        if json:
+            _print_json(found)
+        else:
+            print(f"n: {found['n']}")
+            for name, scores in found["tasks"].items():
+                print(_task_line(name, scores))
+        return
     from steelshift.judging import evaluate as score
 
     found = score(run, data, classes, split)
@@ -223,7 +240,8 @@ def inspect(
 
     places = [place for place in every_place(images) if place.path != out]  # listed before `out` is begun
     with showing("inspect", len(places)) as advance:
-        count = write_rows(counted(inspect_images(inspector, places, advance)), out)
+        rows = counted(inspect_images(inspector, places, advance))
+        count = write_rows(rows, out, inspector.specification.heads)
     if json:
         _print_json({"out": str(out), "rows": count, "decisions": dict(decisions)})
     else:
@@ -411,6 +429,12 @@ def _load(folder: Path, runtime: str | None, precision: str | None) -> Any:
 
 def _summary(report: dict[str, Any], run: Path) -> str:
     """The table of a finished run, for people."""
+    if "tasks" in report:
+        lines = [_task_line(name, scores) for name, scores in report["source"]["tasks"].items()]
+        for name, scores in report.get("target", {}).get("selected", {"tasks": {}})["tasks"].items():
+            before = report["target"]["source_only"]["tasks"][name]["mean_class_accuracy"]
+            lines.append(_task_line(name, scores, f"target ({before:.3f} from the source alone)"))
+        return "\n".join([*lines, report["verdict"], f"report: {run / 'report.html'}   inspector: {run / 'inspector'}"])
     lines = []
     if "auto" in report:
         tried = ", ".join("{method} {score:.3f}".format(**each) for each in report["auto"])
@@ -426,6 +450,13 @@ def _summary(report: dict[str, Any], run: Path) -> str:
         lines.append(report["verdict"])
     lines.append(f"report: {run / 'report.html'}   inspector: {run / 'inspector'}")
     return "\n".join(lines)
+
+
+def _task_line(name: str, scores: dict[str, Any], line: str = "") -> str:
+    """What of one task is printed."""
+    value = "-" if scores["mean_class_accuracy"] is None else f"{scores['mean_class_accuracy']:.3f}"
+    f1 = "-" if scores["macro_f1"] is None else f"{scores['macro_f1']:.3f}"
+    return f"{name:<16} {line + ': ' if line else ''}mean class accuracy {value}, macro F1 {f1}, {scores['n']} images"
 
 
 def _print_json(value: Any) -> None:

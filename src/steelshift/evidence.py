@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 from steelshift.data.cache import PixelCache
 from steelshift.data.restyle import restyle
 from steelshift.data.splits import TEST, TRAIN, VAL
-from steelshift.data.stream import resized
+from steelshift.data.stream import CLASS, resized
 from steelshift.inspection.inspector import Inspector, in_batches
 from steelshift.lines import Line, Lines
 from steelshift.losses.embedded import embed, mine
@@ -112,7 +112,7 @@ def _counts(line: Line) -> dict[str, int]:
 
 
 def _per_class(lines: Lines) -> dict[str, int]:
-    return {name: int((lines.source_labels == index).sum()) for index, name in enumerate(lines.classes.names)}
+    return {name: int((lines.source_labels[CLASS] == index).sum()) for index, name in enumerate(lines.classes.names)}
 
 
 def _shares(predicted: np.ndarray, lines: Lines) -> dict[str, float]:

@@ -118,6 +118,31 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The aggregator {name} needs torchjd and its solvers. Install them: pip install 'steelshift[tasks]'.",
         "聚合器 {name} 需要 torchjd 及其求解器。请安装：pip install 'steelshift[tasks]'。",
     ),
+    "no_target": (
+        "There is no target line. Name its images with --target; only a run of declared tasks (--tasks) needs none.",
+        "没有目标产线。请用 --target 给出其图像；只有声明了任务（--tasks）的运行可以没有。",
+    ),
+    "method_one_task": (
+        "The method {method} knows one task alone. With --tasks use one of {known}.",
+        "方法 {method} 只会一个任务。使用 --tasks 时请选 {known} 之一。",
+    ),
+    "not_with_tasks": (
+        "The option {key} does not go with --tasks: the tasks file says which values are of which class. Leave it out.",
+        "选项 {key} 不能与 --tasks 同用：哪个值属于哪个类别由任务文件说明。请去掉它。",
+    ),
+    "row_tasks_sure": ("Sure of every task.", "所有任务都有把握。"),
+    "row_task_uncertain": (
+        "{task}: {p:.3f} is below the threshold {threshold:.3f}; a person should look",
+        "{task}：{p:.3f} 低于阈值 {threshold:.3f}；请人工查看",
+    ),
+    "tasks_verdict": (
+        "One network for {count} tasks: mean class accuracy {mean:.3f} over them on held-out source images.",
+        "一个网络承担 {count} 个任务：在保留的源图像上各任务平均类别准确率为 {mean:.3f}。",
+    ),
+    "estimate_one_task": (
+        "{path} keeps nothing to estimate from: an estimate is of one task. Judge it with evaluate on labelled images.",
+        "{path} 没有可供估计的内容：估计只针对单个任务。请用 evaluate 在带标签的图像上评判。",
+    ),
     "no_classes": (
         "{where} does not hold images of two classes. Put images into a folder a class, or use a manifest with labels.",
         "{where} 中没有两个类别的图像。请每个类别一个文件夹，或使用带标签的清单。",

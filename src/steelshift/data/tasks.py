@@ -147,9 +147,19 @@ def cells(labels: np.ndarray) -> list[np.ndarray]:
 
 
 def strata(labels: dict[str, np.ndarray]) -> np.ndarray:
-    """One number a row, the same for rows whose labels are the same in every task: what splits are stratified by."""
-    columns = [values.reshape(len(values), -1) for values in labels.values()]
-    return np.unique(np.concatenate(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    """What splits are stratified by: the number of the rarest class of any task that a row is of; -1 of none."""
+    members = [rows for values in labels.values() for rows in cells(values)]
+    found = np.full(len(next(iter(labels.values()))), -1)
+    for number in sorted(range(len(members)), key=lambda number: -len(members[number])):
+        found[members[number]] = number
+    return found
+
+
+def counts_of(task: Task, labels: np.ndarray) -> np.ndarray:
+    """Rows of every class (K,); of a multi-label task without and with each class (K, 2)."""
+    if task.kind == "multi-label":
+        return np.stack([(labels == 0).sum(0), (labels == 1).sum(0)], 1)
+    return np.bincount(labels[labels >= 0], minlength=len(task.classes))
 
 
 def _task(path: Path, name: str, keys: Any) -> Task:

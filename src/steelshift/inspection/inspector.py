@@ -23,7 +23,8 @@ from steelshift.files import write_atomically, write_bytes, write_json, write_te
 from steelshift.inspection.specification import SCHEMA, Specification
 from steelshift.inspection.sums import check_sums, sha256, write_sums
 from steelshift.nn.encoders import build_encoder, last_convolution
-from steelshift.nn.heads import task_classifier
+from steelshift.nn.heads import Heads, task_classifier
+from steelshift.nn.sharing import sharing_of
 from steelshift.resample import resample, to_grey, whole
 from steelshift.selection.answers import Answers
 
@@ -37,12 +38,19 @@ class Inspector(nn.Module):
     def __init__(self, specification: Specification) -> None:
         super().__init__()
         self.specification = specification
-        self.encoder = build_encoder(specification.encoder, specification.size, feature=specification.feature)
-        self.classifier = task_classifier(self.encoder.width, len(specification.classes))
+        heads = specification.heads
+        sharing = sharing_of(specification.sharing, specification.ratios, len(heads)) if heads else None
+        self.encoder = build_encoder(
+            specification.encoder, specification.size, feature=specification.feature, sharing=sharing
+        )
+        if sharing is None:
+            self.classifier = task_classifier(self.encoder.width, len(specification.classes))
+        else:
+            self.classifier = Heads([(head.kind, len(head.classes)) for head in heads], self.encoder.trunk.ends)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, C), C = 1 or 3 -> probabilities float32 (B, K)."""
+        """uint8 (B, H, W, C), C = 1 or 3 -> probabilities float32 (B, K), of all tasks side by side."""
         return self.probabilities(self.prepare(images))
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -55,7 +63,14 @@ class Inspector(nn.Module):
 
     def probabilities(self, prepared: Tensor) -> Tensor:
         """float32 (B, 1, S, S) -> calibrated probabilities (B, K)."""
-        return (self.logits(prepared) / self.specification.temperature).softmax(1)
+        logits = self.logits(prepared)
+        if not self.specification.heads:
+            return (logits / self.specification.temperature).softmax(1)
+        parts = []
+        for head, where in zip(self.specification.heads, self.specification.columns.values(), strict=True):
+            scaled = logits[:, where] / head.temperature
+            parts.append(scaled.sigmoid() if head.kind == "multi-label" else scaled.softmax(1))
+        return torch.cat(parts, 1)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -73,8 +88,9 @@ class Inspector(nn.Module):
     def heat_maps(self, prepared: Tensor, of_class: Tensor) -> Tensor:
         """Where in the image the evidence for a class lies: float (B, S, S) in [0, 1].
 
-        prepared: (B, 1, S, S). of_class: int64 (B,). Activation times gradient at the last convolution, positive
-        part, scaled to its maximum (HiResCAM, Draelos and Carin 2020: faithful for what follows the convolution).
+        prepared: (B, 1, S, S). of_class: int64 (B,), with several tasks the place of its probability. Activation times
+        gradient at the last convolution, positive part, scaled to its maximum (HiResCAM, Draelos and Carin 2020:
+        faithful for what follows the convolution).
         """
         kept: list[Tensor] = []
         hook = last_convolution(self.encoder).register_forward_hook(lambda _, __, maps: kept.append(maps))
@@ -100,7 +116,7 @@ def in_batches(
 @torch.inference_mode()
 def answers(inspector: Inspector, prepared: Tensor, batch: int = 64) -> Answers:
     """Features and uncalibrated logits of (N, 1, S, S), in one pass."""
-    device = inspector.classifier.weight.device
+    device = next(inspector.parameters()).device
     features = [inspector.encoder(part.to(device)) for part in prepared.split(batch)]
     logits = [inspector.classifier(part) for part in features]
     return Answers(torch.cat(features).cpu().numpy(), torch.cat(logits).cpu().numpy())
@@ -132,7 +148,7 @@ def load(folder: Path) -> Inspector:
         record = json.loads((folder / "inspector.json").read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA:
             raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
-        inspector = Inspector(Specification(**record | {"classes": tuple(record["classes"])}))
+        inspector = Inspector(Specification.of(record))
         inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         _check_golden(inspector, folder)
     except ArtifactRefused:
@@ -150,6 +166,14 @@ def place_of(run: Path) -> Path:
     """The folder of the inspector of a run, or of an inspector itself."""
     run = Path(run)
     return run / "inspector" if (run / "inspector").is_dir() else run
+
+
+def of_tasks(run: Path) -> bool:
+    """Whether a folder holds an inspector of declared tasks, as far as can be read."""
+    try:
+        return bool(json.loads((place_of(run) / "inspector.json").read_text(encoding="utf-8"))["heads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def identity(folder: Path) -> str:

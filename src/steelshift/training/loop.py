@@ -126,7 +126,7 @@ def _step(
         for group in optimizer.param_groups:
             group["lr"] = rate * (config.encoder_lr if name.endswith("encoder") else 1.0)
     source = phase.source[step]
-    target = phase.target[step] if method.sees_target and phase.target is not None else None
+    target = phase.target[step] if method.sees_target and phase.target else None
     if method.looks_at_target and step % phase.target.epoch == 0:
         with fast.autocast():
             method.eval().look_at_target(phase.target.whole())
