@@ -22,7 +22,7 @@ from steelshift.nn.sharing import SCHEDULE, SharedTrunk, by_task, sharing_of
 
 
 def task(name, kind, classes):
-    return Task(name, kind, classes, {value: index for index, value in enumerate(classes)})
+    return Task(name, kind, classes, {value: (index,) for index, value in enumerate(classes)})
 
 
 TASKS = (

@@ -44,9 +44,9 @@ def test_what_a_file_declares(tmp_path: Path) -> None:
     )
     assert (defect.mechanism, defect.material, defect.column, defect.data) == ("thermal", "steel", "label", ())
     assert defect.negative == 0 and severity.negative is None
-    assert defective.classes == ("no", "yes") and defective.holders["crazing"] == 1 and defective.negative == 0
+    assert defective.classes == ("no", "yes") and defective.label("crazing") == 1 and defective.negative == 0
     assert severity.classes == ("none", "small", "large") and severity.data == ("other.csv",)
-    assert many.name == "瑕疵 种类" and many.classes == ("a", "b") and many.holders["α"] == 0
+    assert many.name == "瑕疵 种类" and many.classes == ("a", "b") and many.holders["α"] == (0,)
     assert declared(tmp_path, "x: {kind: yes/no}")[0].label("true") == 1
     assert plain_task(("a", "b")).label("b") == 1
 

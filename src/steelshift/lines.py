@@ -236,7 +236,7 @@ def _lock_tasks(lines: Lines) -> dict[str, Any]:
         parts = (("train", TRAIN), ("test", TEST))
         target = {"target": {name: list(lines.target.part(part).table.ids) for name, part in parts}}
     return {
-        "tasks": [{**vars(task), "classes": list(task.classes), "data": list(task.data)} for task in lines.tasks],
+        "tasks": json.loads(json.dumps([vars(task) for task in lines.tasks])),
         "source": {"train": rows(TRAIN), "val": rows(VAL), "test": rows(TEST)},
         **target,
     }
@@ -247,7 +247,12 @@ def locked_tasks(run: Path) -> tuple[Task, ...]:
     try:
         declared = json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["tasks"]
         return tuple(
-            Task(**{**keys, "classes": tuple(keys["classes"]), "data": tuple(keys["data"])}) for keys in declared
+            Task(
+                **keys
+                | {"classes": tuple(keys["classes"]), "data": tuple(keys["data"])}
+                | {"holders": {value: tuple(classes) for value, classes in keys["holders"].items()}}
+            )
+            for keys in declared
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("no_lock", run=run) from error

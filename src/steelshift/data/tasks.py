@@ -44,8 +44,8 @@ class Task:
     kind: Kind
     classes: tuple[str, ...]
     """Of yes/no always no, then yes; of an ordinal task from the least to the most."""
-    holders: dict[str, int]
-    """Value of the column -> class index."""
+    holders: dict[str, tuple[int, ...]]
+    """Value of the column -> class index; in a multi-label task it may stand for several."""
     column: str = "label"
     data: tuple[str, ...] = ()
     """Ends of the paths of the places whose images have labels for it; empty for all."""
@@ -62,9 +62,9 @@ class Task:
     def label(self, value: str) -> Any:
         """Class index of a value, -1 where it is of no class; of a multi-label task a list of 0, 1, or all -1."""
         if self.kind != "multi-label":
-            return self.holders.get(value, -1)
+            return self.holders.get(value, (-1,))[0]
         parts = [part.strip() for part in value.split(ALL_OF)]
-        found = {self.holders[part] for part in parts if part in self.holders}
+        found = {index for part in parts for index in self.holders.get(part, ())}
         if not found and parts != [NONE_OF]:
             return [-1] * len(self.classes)
         return [int(index in found) for index in range(len(self.classes))]
@@ -76,7 +76,7 @@ class Task:
 
 def plain_task(classes: tuple[str, ...]) -> Task:
     """The one task of a run without declared tasks."""
-    return Task(PLAIN, "single-label", classes, {name: index for index, name in enumerate(classes)})
+    return Task(PLAIN, "single-label", classes, {name: (index,) for index, name in enumerate(classes)})
 
 
 def load_tasks(path: Path) -> tuple[Task, ...]:
@@ -184,7 +184,7 @@ def _task(path: Path, name: str, keys: Any) -> Task:
     )
 
 
-def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str, ...], dict[str, int]]:
+def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     def malformed(why: str) -> UsageError:
         return UsageError("task_malformed", path=path, task=name, why=why)
 
@@ -204,13 +204,14 @@ def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str
         values = {key: values[key] for key in ("no", "yes")}
     if len(values) < (1 if kind == "multi-label" else 2):
         raise malformed("it has fewer than two classes")
-    holders: dict[str, int] = {}
+    holders: dict[str, tuple[int, ...]] = {}
     for index, held in enumerate(values.values()):
         for value in held:
-            if holders.setdefault(value, index) != index:
+            if kind != "multi-label" and holders.get(value, (index,)) != (index,):
                 raise malformed(f"{value} is of two classes")
+            holders[value] = (*(other for other in holders.get(value, ()) if other != index), index)
     for index, key in enumerate(values):
-        holders.setdefault(key, index)  # a manifest may name the class itself
+        holders.setdefault(key, (index,))  # a manifest may name the class itself
     return tuple(values), holders
 
 
