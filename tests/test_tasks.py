@@ -26,7 +26,7 @@ severity:
   data: [other.csv]
 瑕疵 种类:
   kind: multi-label
-  classes: {a: [A, α], b: B}
+  classes: {a: [A, α], b: B, none: clean}
   column: found
 """
 
@@ -55,8 +55,8 @@ def test_values_become_labels(tmp_path: Path) -> None:
     defect, defective, _, many = declared(tmp_path)
     assert [defect.label(value) for value in ("qualified", "scratches", "dust", "")] == [0, 2, -1, -1]
     assert defective.label("scratches") == 1
-    assert [many.label(value) for value in ("A", "α; B", "none", "c", "", "c;B")] == [
-        [1, 0], [1, 1], [0, 0], [-1, -1], [-1, -1], [0, 1]
+    assert [many.label(value) for value in ("A", "α; B", "none", "clean", "c", "", "c;B")] == [
+        [1, 0], [1, 1], [0, 0], [0, 0], [-1, -1], [-1, -1], [0, 1]
     ]  # fmt: skip
 
 

@@ -31,7 +31,8 @@ PLAIN = "class"
 ALL_OF = ";"
 """Between the values of an image in a multi-label task."""
 NONE_OF = "none"
-"""Value of an image in a multi-label task that has none of its classes, and is known to have none."""
+"""Value of an image in a multi-label task that is known to have none of its classes; in a map of classes, the values
+that say so."""
 _KEYS = ("kind", "classes", "column", "data", "mechanism", "material")
 _SAID = {"no": ("no", "0", "false", "False"), "yes": ("yes", "1", "true", "True")}
 
@@ -63,10 +64,10 @@ class Task:
         """Class index of a value, -1 where it is of no class; of a multi-label task a list of 0, 1, or all -1."""
         if self.kind != "multi-label":
             return self.holders.get(value, (-1,))[0]
-        parts = [part.strip() for part in value.split(ALL_OF)]
-        found = {index for part in parts for index in self.holders.get(part, ())}
-        if not found and parts != [NONE_OF]:
+        parts = [part for part in map(str.strip, value.split(ALL_OF)) if part in self.holders]
+        if not parts:
             return [-1] * len(self.classes)
+        found = {index for part in parts for index in self.holders[part]}
         return [int(index in found) for index in range(len(self.classes))]
 
     def concerns(self, place: Path) -> bool:
@@ -202,6 +203,7 @@ def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str
         if set(values) != {"no", "yes"}:
             raise malformed("classes of yes/no are a map of no and yes")
         values = {key: values[key] for key in ("no", "yes")}
+    without = [NONE_OF, *values.pop(NONE_OF, [])] if kind == "multi-label" else []
     if len(values) < (1 if kind == "multi-label" else 2):
         raise malformed("it has fewer than two classes")
     holders: dict[str, tuple[int, ...]] = {}
@@ -212,6 +214,7 @@ def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str
             holders[value] = (*(other for other in holders.get(value, ()) if other != index), index)
     for index, key in enumerate(values):
         holders.setdefault(key, (index,))  # a manifest may name the class itself
+    holders |= {value: () for value in without}
     return tuple(values), holders
 
 
