@@ -29,7 +29,7 @@ wide:
   data: source
 many:
   kind: multi-label
-  classes: {dark: [inclusion, pitting, patches], long: [scratches, inclusion], none: [qualified, crazing, rolled-in scale]}
+  classes: {dark: [inclusion, pitting, patches, rolled-in scale], long: [scratches, inclusion], none: [qualified, crazing]}
   data: target
 bad:
   kind: yes/no
