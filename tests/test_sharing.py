@@ -250,6 +250,8 @@ def test_ordinal_head_gives_probabilities_that_rise_with_the_score():
         head.score.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
     mean = (head(torch.tensor([[-3.0, 0, 0], [0, 0, 0], [3.0, 0, 0]])).exp() * torch.arange(4)).sum(1)
     assert mean[0] < mean[1] < mean[2]
+    likeliest = head(torch.linspace(-9, 9, 200)[:, None] * torch.tensor([1.0, 0, 0])).argmax(1)
+    assert set(likeliest.tolist()) == {0, 1, 2, 3}
     assert Ordinal(3, 2)(features).shape == (5, 2)
     assert torch.isfinite(head(1e4 * features)).all()
 

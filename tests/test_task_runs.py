@@ -15,6 +15,8 @@ from steelshift.adapt import fit
 from steelshift.cli import main
 from steelshift.errors import DataError, Interrupted, UsageError
 from steelshift.inspection import inspector as artifact
+from steelshift.inspection.parity import compare
+from steelshift.inspection.specification import Head
 from steelshift.lines import read_lines
 from steelshift.training import loop
 from steelshift.training.config import Config, resolve
@@ -29,7 +31,10 @@ wide:
   data: source
 many:
   kind: multi-label
-  classes: {dark: [inclusion, pitting, patches, rolled-in scale], long: [scratches, inclusion], none: [qualified, crazing]}
+  classes:
+    dark: [inclusion, pitting, patches]
+    long: [scratches, inclusion]
+    none: [qualified, crazing, rolled-in scale]
   data: target
 bad:
   kind: yes/no
@@ -144,6 +149,32 @@ def test_probabilities_and_heat_maps_of_every_task(alone: Path) -> None:
         if head.kind != "multi-label":
             assert np.allclose(found[:, where].sum(1), 1, atol=1e-5)
         assert head.temperature > 0 and 0 <= head.threshold <= 1
+
+
+def test_an_exported_inspector_says_the_same_of_every_task(alone: Path, lines: Path, tmp_path: Path) -> None:
+    images = str(lines / "source" / "scratches")
+    assert main(["export", str(alone), "--out", str(tmp_path / "exported"), "--format", "onnx"]) == 0
+    tables = []
+    for folder in (alone, tmp_path / "exported"):
+        assert main(["inspect", str(folder), images, "--out", str(tmp_path / "a.csv")]) == 0
+        with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    for one, other in zip(*tables, strict=True):
+        for name in ("瑕疵 type", "wide", "many", "bad"):
+            assert one[f"{name} class"] == other[f"{name} class"]
+            assert float(one[f"{name} p"]) == pytest.approx(float(other[f"{name} p"]), abs=1e-4)
+
+
+def test_parity_asks_every_task() -> None:
+    heads = (Head("a", "single-label", ("x", "y")), Head("b", "multi-label", ("u", "v")))
+    expected = np.array([[0.9, 0.1, 0.9, 0.2], [0.3, 0.7, 0.50005, 0.2], [0.2, 0.8, 0.1, 0.1]])
+    found = expected.copy()
+    found[1, 2] = 0.49998
+    assert compare(expected, found, heads=heads).same_class == 1.0
+    found[2, 3] = 0.7
+    assert compare(expected, found, heads=heads).same_class == pytest.approx(2 / 3)
+    found[0, :2] = found[0, 1::-1]
+    assert compare(expected, found, heads=heads).same_class == pytest.approx(1 / 3)
 
 
 def test_a_killed_run_continues_bit_for_bit(

@@ -54,8 +54,7 @@ class _Network(nn.Module):
         self.inspector = inspector
 
     def forward(self, prepared: Tensor) -> Tensor:
-        logits = self.inspector.classifier(self.inspector.encoder.features(prepared))
-        return (logits / self.inspector.specification.temperature).softmax(1)
+        return self.inspector.calibrated(self.inspector.classifier(self.inspector.encoder.features(prepared)))
 
 
 def to_onnx(inspector: Inspector) -> onnx.ModelProto:

@@ -63,7 +63,10 @@ class Inspector(nn.Module):
 
     def probabilities(self, prepared: Tensor) -> Tensor:
         """float32 (B, 1, S, S) -> calibrated probabilities (B, K)."""
-        logits = self.logits(prepared)
+        return self.calibrated(self.logits(prepared))
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Logits (B, K) -> probabilities (B, K), each task's by itself."""
         if not self.specification.heads:
             return (logits / self.specification.temperature).softmax(1)
         parts = []

@@ -24,8 +24,9 @@ class Ordinal(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1)
-        self.first = nn.Parameter(torch.tensor([-(classes - 2) / 2.0]))
-        self.gaps = nn.Parameter(torch.full((classes - 2,), 0.5413))  # softplus of it is 1
+        self.first = nn.Parameter(torch.tensor([2.0 - classes]))
+        # softplus of it is 2: below ln 4 a class between others is never the likeliest, and thresholds move slowly
+        self.gaps = nn.Parameter(torch.full((classes - 2,), 1.8546))
 
     def forward(self, features: Tensor) -> Tensor:
         thresholds = torch.cat([self.first, self.first + F.softplus(self.gaps).cumsum(0)])
