@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--clock", default="wall", choices=["wall", "process"], help="process: of one thread")
     options = parser.parse_args()
     fast = choose(options.device, options.precision)
     print(" ".join(f"{key}={value}" for key, value in describe(fast).items()))
@@ -54,7 +55,7 @@ def main() -> int:
             seconds: dict[str, list[float]] = {kind: [] for kind in made}
             for turn in range(options.rounds + 2):
                 for kind, encoder in made.items():
-                    took = timed(pass_of(encoder, images, fast, training=training), fast.device)
+                    took = timed(pass_of(encoder, images, fast, training=training), fast.device, options.clock)
                     if turn >= 2:
                         seconds[kind].append(took)
             one = statistics.median(seconds["one network"])
@@ -79,14 +80,15 @@ def pass_of(encoder: nn.Module, images: torch.Tensor, fast, *, training: bool) -
     return run
 
 
-def timed(run: Callable[[], None], device: torch.device) -> float:
+def timed(run: Callable[[], None], device: torch.device, clock: str) -> float:
+    now = time.process_time if clock == "process" else time.perf_counter
     if device.type == "cuda":
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = now()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return now() - began
 
 
 if __name__ == "__main__":
