@@ -10,6 +10,7 @@ keeps to those that are named. --cells writes every sign of every cell, from whi
 import argparse
 import csv
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--pairs", nargs="+", help="only these")
     parser.add_argument("--cells", type=Path, help="CSV file of every cell")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
-    cells = [cell for folder in options.folders for cell in cells_of(folder, options.pairs)]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        found = [run for folder in options.folders for run in runs_of(folder, options.pairs)]
+        cells = list(pool.map(cell_of, *zip(*found, strict=True))) if found else []
     if not cells:
         print("no arrays with results: run the suite with `arrays: true`", file=sys.stderr)
         return 2
@@ -55,21 +59,22 @@ def main() -> int:
     return 0
 
 
-SIGNS = ("estimate", "atc", "doc", "agreement", "bound")
+SIGNS = ("estimate", "atc", "cot", "cott", "doc", "agreement", "bound")
 
 
-def cells_of(folder: Path, pairs: list[str] | None) -> list[dict[str, Any]]:
-    """Truth, verdict and signs of every run of a suite that kept its arrays."""
-    found = []
-    for row in read_results(folder):
-        path = folder / "arrays" / row["pair"] / row["seed"] / f"{row['method']}.npz"
-        if row["error"] or not path.exists() or (pairs and row["pair"] not in pairs):
-            continue
-        inspector, baseline, _, _ = read_views(path)
-        judged = judge_blind(inspector, baseline)
-        cell = {key: row[key] for key in ("pair", "method", "seed")} | {"truth": row["selected_accuracy"]}
-        found.append(cell | {"verdict": judged.verdict, "risk": judged.risk or ""} | judged.signs)
-    return found
+def runs_of(folder: Path, pairs: list[str] | None) -> list[tuple[Path, dict[str, Any]]]:
+    """Arrays and row of every run of a suite that kept its arrays."""
+    rows = [row for row in read_results(folder) if not row["error"] and (not pairs or row["pair"] in pairs)]
+    found = [(folder / "arrays" / row["pair"] / row["seed"] / f"{row['method']}.npz", row) for row in rows]
+    return [(path, row) for path, row in found if path.exists()]
+
+
+def cell_of(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Truth, verdict and signs of a run."""
+    inspector, baseline, _, _ = read_views(path)
+    judged = judge_blind(inspector, baseline)
+    cell = {key: row[key] for key in ("pair", "method", "seed")} | {"truth": row["selected_accuracy"]}
+    return cell | {"verdict": judged.verdict, "risk": judged.risk or ""} | judged.signs
 
 
 def summary(cells: list[dict[str, Any]]) -> dict[str, str]:

@@ -346,13 +346,39 @@ def test_rows_of_an_earlier_table_are_taken_over(finished: Path, tmp_path: Path)
 
 def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
     methods = {"none": {"method": "source_only"}, "two": {"method": "source_only", "few": 2}}
+    methods["alone"] = methods["two"] | {"few_share": 1}
     suite = written(tmp_path, seeds=[0], methods=methods, validators=False)
     run_suite(suite, tmp_path / "out", resume=False, jobs=2)
-    none, two = rows(tmp_path / "out")
+    none, two, alone = rows(tmp_path / "out")
     assert two["n"] == none["n"] and two["source_only"] == none["source_only"] and two["oracle"] == none["oracle"]
-    assert two["weights_sha"] != none["weights_sha"] and two["config_sha"] != none["config_sha"]
+    for key in ("weights_sha", "config_sha"):
+        assert len({none[key], two[key], alone[key]}) == 3
+    assert alone["n"] == none["n"] and alone["source_only"] == none["source_only"]
     with pytest.raises(UsageError, match="few"):
         load_suite(written(tmp_path, methods={"x": {"method": "dann", "few": -1}}))
+
+
+def test_lines_may_lack_classes_of_each_other(tmp_path: Path) -> None:
+    pairs = {
+        "partial": {"synthetic": "mild", "images": 70, "absent": ["crazing", "pitting"]},
+        "open": {"synthetic": "mild", "images": 70, "unknown": ["crazing", "patches", "pitting"]},
+    }
+    suite = written(tmp_path, pairs=pairs, seeds=[0], methods={"plain": {"method": "source_only"}}, validators=False)
+    run_suite(suite, tmp_path / "out", resume=False, jobs=2)
+    found = {row["pair"]: row for row in rows(tmp_path / "out")}
+    assert found["partial"]["selected_h_score"] == "" and 0 <= float(found["open"]["selected_h_score"]) <= 1
+    assert found["open"]["selected_h_score"] == found["open"]["source_only_h_score"]
+    loaded = load_suite(suite)
+    ready = {name: prepare(name, loaded.pairs[name], tmp_path / "out" / "data") for name in pairs}
+    kinds = {(name, line): {place.label for place in list_places(getattr(ready[name], line))}
+             for name in pairs for line in ("source", "target")}  # fmt: skip
+    assert kinds["partial", "source"] - kinds["partial", "target"] == {"crazing", "pitting"}
+    assert kinds["open", "target"] - kinds["open", "source"] == {"crazing", "patches", "pitting"}
+    wrong = written(tmp_path, pairs={"x": pairs["open"] | {"unknown": ["rust"]}})
+    with pytest.raises(UsageError, match=r"rust.*crazing"):
+        run_suite(wrong, tmp_path / "other", resume=False, jobs=1)
+    with pytest.raises(UsageError, match="absent"):
+        load_suite(written(tmp_path, pairs={"x": {"source": ["a"], "target": ["b"], "absent": ["crazing"]}}))
 
 
 def test_judges_are_compared_with_the_truth_after_the_fact() -> None:

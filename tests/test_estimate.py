@@ -1,6 +1,7 @@
 """Estimates against slow references, bound and intervals by simulation, the verdict on lines made to tempt it."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -77,12 +78,37 @@ def test_difference_of_confidences() -> None:
     assert estimate.difference_of_confidences(source, np.ones(3, bool), source) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_transport_costs_are_least_over_all_ways_to_give_classes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(3, 0.5), 6)
+    found = estimate.transport_costs(p, np.array([0.5, 1 / 3, 1 / 6]))
+    ways = set(itertools.permutations([0, 0, 0, 1, 1, 2]))
+    least = min(sum(1 - p[row, label] for row, label in enumerate(way)) for way in ways)
+    assert found.sum() == pytest.approx(least)
+    # Where the mix is that of the answers, each image takes its own; 4 images in parts of .65 and .35 are 3 and 1.
+    sure = np.array([[0.9, 0.1]] * 2 + [[0.2, 0.8]] * 2)
+    assert estimate.transport_costs(sure, np.array([0.5, 0.5])) == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    assert sorted(estimate.transport_costs(sure, np.array([0.65, 0.35]))) == pytest.approx([0.1, 0.1, 0.2, 0.8])
+
+
+def test_many_images_are_transported_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = np.random.default_rng(0).dirichlet(np.full(3, 0.3), 50)
+    mix = p.mean(0)
+    whole = estimate.transport_costs(p, mix)
+    monkeypatch.setattr(estimate, "MOST_TRANSPORTED", 20)
+    parts = estimate.transport_costs(p, mix)
+    for turn in range(3):
+        assert (parts[turn::3] == estimate.transport_costs(p[turn::3], mix)).all()
+    assert parts.mean() == pytest.approx(whole.mean(), abs=0.1)
+
+
 def test_estimates_are_right_where_the_lines_are_alike_and_ask_for_no_scale() -> None:
     errors = []
     for seed in range(6):
         views, truth = line(seed, networks=2, noise=1.6)
         found = estimate.point_estimates(*views)
-        assert set(found) == {"atc", "doc", "agreement"}
+        assert set(found) == {"atc", "cot", "cott", "doc", "agreement"}
         errors.append([value - truth for value in found.values()])
         first = views[0]
         hot = View(*(
@@ -90,7 +116,7 @@ def test_estimates_are_right_where_the_lines_are_alike_and_ask_for_no_scale() ->
             for part in (getattr(first, field.name) for field in dataclasses.fields(View))
         ))  # fmt: skip
         assert estimate.point_estimates(hot, views[1]) == pytest.approx(found, abs=0.01)
-        assert set(estimate.point_estimates(first, first)) == {"atc", "doc"}
+        assert set(estimate.point_estimates(first, first)) == {"atc", "cot", "cott", "doc"}
     assert np.abs(np.mean(errors, axis=0)).max() < 0.04 and np.abs(errors).max() < 0.12
 
 

@@ -197,3 +197,5 @@ def test_weighted_adaptation_counts_lines_alike_and_images_by_their_weight():
     again = adaptation_loss(logits[repeated[:7]], logits[repeated[7:]])
     assert float(weighted_adaptation_loss(logits, truth, weights)) == pytest.approx(float(again), rel=1e-6)
     assert float(weighted_adaptation_loss(logits, truth, 7 * weights)) == pytest.approx(float(again), rel=1e-6)
+    smoothed = float(adaptation_loss(logits[repeated[:7]], logits[repeated[7:]], 0.1))
+    assert float(weighted_adaptation_loss(logits, truth, weights, 0.1)) == pytest.approx(smoothed, rel=1e-6)

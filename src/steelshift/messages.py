@@ -453,6 +453,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The pair {name} needs one of: synthetic; photographed; source and target. Give exactly one of them.",
         "产线对 {name} 需要以下之一：synthetic；photographed；source 与 target。请恰好给出一种。",
     ),
+    "pair_class": (
+        "A pair cannot leave out the class {name}: the line has {known}. Correct `absent` or `unknown` in the suite.",
+        "产线对无法去掉类别 {name}：该产线有 {known}。请更正套件中的 absent 或 unknown。",
+    ),
     "suite_lacks": (
         "The suite {path} has no usable {key}. Write seeds as a list of different whole numbers; pairs, methods and "
         "each of them as maps.",

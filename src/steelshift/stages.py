@@ -136,9 +136,11 @@ class Training:
         if config.normalization == "domain-specific":
             raise UsageError("few_are_of_the_target")
         phase = self._phase(f"{config.method} with labels", 2, config.steps, candidates=config.candidates)
+        few = self._source(lines.few, {CLASS: lines.few_labels})
+        if config.few_share == 1:
+            return dataclasses.replace(phase, source=dataclasses.replace(few, seed=config.seed + FEW))
         # As many images a step as without them.
         count = min(max(1, round(config.few_share * config.batch)), config.batch - 1)
-        few = self._source(lines.few, {CLASS: lines.few_labels})
         few = dataclasses.replace(few, batch=count, seed=config.seed + FEW)
         source = dataclasses.replace(phase.source, batch=config.batch - count)
         return dataclasses.replace(phase, source=JoinedStream(source, few))

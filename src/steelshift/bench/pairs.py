@@ -20,6 +20,7 @@ from steelshift.data.splits import TEST, split
 from steelshift.data.synthetic import write_lines
 from steelshift.data.table import Place, find_classes, list_places, load_classes, read_images, read_labels
 from steelshift.data.tiles import write_tiles
+from steelshift.errors import UsageError
 from steelshift.files import write_json, write_text
 from steelshift.progress import showing
 from steelshift.resample import to_grey
@@ -73,6 +74,10 @@ def _make(name: str, pair: Pair, folder: Path) -> tuple[tuple[Path, ...], tuple[
         source, target = (_tiles(pair, line, getattr(pair, line), folder) for line in ("source", "target"))
     else:
         source, target = pair.source, pair.target
+    if pair.unknown:
+        source = (_without(source, pair.unknown, folder / "source-known.csv"),)
+    if pair.absent:
+        target = (_without(target, pair.absent, folder / "target-present.csv"),)
     return ((_flipped(source, pair, folder),) if pair.flipped else source), target
 
 
@@ -123,6 +128,15 @@ def _flipped(source: tuple[Path, ...], pair: Pair, folder: Path) -> Path:
         for place, label in zip(places, labels, strict=True)
     ]
     return _manifest(folder / "source-flipped.csv", wrong)
+
+
+def _without(places: tuple[Path, ...], names: tuple[str, ...], path: Path) -> Path:
+    """The images of a line but for those of some classes. Raises UsageError for a class that it does not have."""
+    found = list_places(places)
+    for name in names:
+        if name not in {place.label for place in found}:
+            raise UsageError("pair_class", name=name, known=", ".join(sorted({str(place.label) for place in found})))
+    return _manifest(path, [place for place in found if place.label not in names])
 
 
 def _manifest(path: Path, places: Iterable[Place]) -> Path:

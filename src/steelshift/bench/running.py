@@ -23,12 +23,13 @@ from steelshift.training.config import VALIDATORS
 
 COLUMNS = (
     "pair", "method", "seed", "error", "chose", "n", "source_only", "selected", "last", "peeked", "oracle",
-    "selected_step", "steps", "by_step", "source_only_accuracy", "selected_accuracy", "data_sha", "config_sha",
+    "selected_step", "steps", "by_step", "source_only_accuracy", "selected_accuracy", "source_only_h_score",
+    "selected_h_score", "data_sha", "config_sha",
     "weights_sha", "code_sha", "torch", "precision", "threads", "processor", "date", "train_seconds", "peak_mb",
 )  # fmt: skip
 """Of results.csv. Scores are mean class accuracy on target test images, but the two that say accuracy. by_step: of
-every candidate. chose: the method that `auto` chose. date and columns ending in _seconds or _mb are measured; all
-others come out the same again."""
+every candidate. h_score: where images of unknown classes are among the test images. chose: the method that `auto`
+chose. date and columns ending in _seconds or _mb are measured; all others come out the same again."""
 VALIDATOR_COLUMNS = (
     "pair", "method", "seed", "step", "mean_class_accuracy", *VALIDATORS, "largest_share", "baseline_share",
 )  # fmt: skip

@@ -32,9 +32,11 @@ from steelshift.training.config import Config, from_mapping, read_mapping, resol
 
 GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache")
 """Options of `fit` that the suite gives to each run itself."""
+LATER = {"target_classes": "same"}
+"""Knobs that came when tables were there already, with the values that change nothing in those."""
 _KINDS = {
-    "synthetic": {"synthetic", "images", "flipped"},
-    "photographed": {"photographed", "shift", "flipped"},
+    "synthetic": {"synthetic", "images", "flipped", "absent", "unknown"},
+    "photographed": {"photographed", "shift", "flipped", "absent", "unknown"},
     "source": {"source", "target", "classes", "tile", "masks", "flipped"},
 }
 
@@ -63,6 +65,10 @@ class Pair:
     """For tiles: folder of mask folders, named as those of the images. Tiles with little of a defect are left out."""
     flipped: float = 0.0
     """Share of source labels that are replaced by another class's, 0 to 1."""
+    absent: tuple[str, ...] = ()
+    """Classes that the target line lacks: a partial set."""
+    unknown: tuple[str, ...] = ()
+    """Classes that the source line lacks: an open set."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,9 @@ def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: in
     """Of everything that a run depends on but the images: the same wherever they lie."""
     ignored = (*GIVEN, *leave_out) if few else (*GIVEN, *leave_out, "few_share")
     values = {key: value for key, value in to_mapping(config).items() if key not in ignored}
+    for key, before in LATER.items():
+        if values.get("knobs", {}).get(key) == before:
+            del values["knobs"][key]
     labels = {"few": few} if few else {}
     return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **labels})
 
@@ -174,6 +183,9 @@ def described(pair: Pair) -> dict[str, Any]:
     values["classes"] = pair.classes and load_classes(pair.classes).holders
     values["shift"] = asdict(load_shift(pair.synthetic or pair.shift))
     values["synthetic"] = bool(pair.synthetic)
+    for key in ("absent", "unknown"):
+        if not values[key]:
+            del values[key]
     return values
 
 

@@ -136,6 +136,11 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays:
         "baseline_share": candidates.baseline_share,
         "source_only_accuracy": _rounded(found["details"]["source_only"]["accuracy"]),
         "selected_accuracy": _rounded(found["details"]["selected"]["accuracy"]),
+        **{
+            f"{name}_h_score": _rounded(found["details"][name]["open"]["h_score"])
+            for name in ("source_only", "selected")
+            if "open" in found["details"][name]
+        },
         "data_sha": hashlib.sha256(images.encode() + labels.tobytes()).hexdigest()[:16],
         "weights_sha": _hash_of_weights(inspector),
         "code_sha": _hash_of_code(),

@@ -21,6 +21,8 @@ from steelshift.errors import DataError, UsageError
 
 NOT_IMAGES = frozenset({".txt", ".md", ".csv", ".parquet", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini"})
 """Files beside images; whatever else lies in a folder is tried, by content and not by name."""
+UNKNOWN = -2
+"""Label of an image whose folder or manifest names a class that is none of those asked for."""
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
 Crop = tuple[int, int, int, int]
 _AT_ONCE = 500  # files that wait to be read: each costs a kilobyte while it does
@@ -131,13 +133,14 @@ def read_images(places: Sequence[Path], classes: Classes | None = None, *, label
 
 
 def read_labels(places: Sequence[Path], classes: Classes, table: ImageTable) -> np.ndarray:
-    """Class index of every row of `table`, -1 where there is none: the one door to labels.
+    """Class index of every row of `table`, -1 where there is no label, UNKNOWN where it is no class: the one door to
+    labels.
 
     For the target line only `evaluate`, the judging after training and the oracle may come through here.
     """
     found = {(entry.path, entry.crop): entry.label for entry in _entries(places)}
     labels = (found.get((row.path, row.crop)) for row in table.rows)
-    return np.array([classes.holders.get(label, -1) if label is not None else -1 for label in labels], dtype=np.int64)
+    return np.array([classes.holders.get(label, UNKNOWN) if label else -1 for label in labels], dtype=np.int64)
 
 
 def read_labels_by_id(path: Path, classes: Classes) -> tuple[dict[str, int], int]:

@@ -31,12 +31,13 @@ def adaptation_loss(source_logits: Tensor, target_logits: Tensor, smoothing: flo
     return (source + target) / 2
 
 
-def weighted_adaptation_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+def weighted_adaptation_loss(logits: Tensor, truth: Tensor, weights: Tensor, smoothing: float = 0.0) -> Tensor:
     """`adaptation_loss` with a weight an image, whose sum on each line does not matter.
 
     logits (n, 1), truth (n,): 1 for images of the source line; weights (n,), above 0.
     """
-    each = F.binary_cross_entropy_with_logits(logits[:, 0].float(), truth.float(), reduction="none")
+    smoothed = truth.float() * (1 - 2 * smoothing) + smoothing
+    each = F.binary_cross_entropy_with_logits(logits[:, 0].float(), smoothed, reduction="none")
     lines = [(weights * each)[truth == line].sum() / weights[truth == line].sum() for line in (1, 0)]
     return (lines[0] + lines[1]) / 2
 

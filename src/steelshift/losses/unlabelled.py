@@ -1,5 +1,7 @@
 """Losses of the class answers on images without labels. All take logits (B, K) and give a scalar."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -57,3 +59,14 @@ def margin_disparity(
     called = F.one_hot(target_called, target.shape[1]).bool()
     others = target.masked_fill(called, -torch.inf).logsumexp(1) - target.logsumexp(1)
     return gamma * agree - others.mean()
+
+
+def entropy_separation(logits: Tensor, margin: float) -> Tensor:
+    """mean of -|H - rho| over the answers with |H - rho| > margin ln K, and 0 for the others; rho = ln K / 2.
+
+    Answers that are rather sure become surer, those that are rather spread spread more: of images of no known class.
+    Saito et al., Universal Domain Adaptation through Self-Supervision (DANCE), NeurIPS 2020, equation 4.
+    """
+    largest = math.log(logits.shape[1])
+    apart = (entropy(logits) - largest / 2).abs()
+    return -(apart * (apart.detach() > margin * largest)).mean()

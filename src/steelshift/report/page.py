@@ -254,6 +254,14 @@ def _judgement(target: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         if finite(oracle) and oracle - base >= 0.01:
             gain += f", {100 * (selected - base) / (oracle - base):.0f} % of the way to the oracle"
         parts.append(f"<p>{gain}.</p>")
+    unknown = ((target.get("details") or {}).get("selected") or {}).get("open")
+    if unknown:
+        parts.append(
+            f"<p>{_number(unknown['n_unknown'])} test images are of classes that the source line lacks: "
+            f"{_percent(unknown['unknown'], 0)} of them are answered with so little certainty that they count as "
+            f"unknown, while {_percent(unknown['known'])} of the others (mean over classes) get their own class "
+            f"(H-score {unknown['h_score']:.2f}).</p>"
+        )
     if report.get("selection"):
         parts.append(f"<p>Rule that chose the checkpoint, without target labels: {_rule(report['selection'])}.</p>")
     return "".join(parts)

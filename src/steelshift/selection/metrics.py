@@ -3,8 +3,11 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import softmax
+from scipy.stats import binomtest, entropy
 from sklearn.metrics import confusion_matrix
+
+from steelshift.data.table import UNKNOWN
 
 
 def scores(truth: np.ndarray, predicted: np.ndarray, names: tuple[str, ...], qualified: int | None) -> dict[str, Any]:
@@ -38,6 +41,22 @@ def scores(truth: np.ndarray, predicted: np.ndarray, names: tuple[str, ...], qua
         found["escape_rate"] = rate(int((predicted[defective] == qualified).sum()), int(defective.sum()))
         found["overkill_rate"] = rate(int((predicted[~defective] != qualified).sum()), int((~defective).sum()))
     return found
+
+
+def open_set_scores(truth: np.ndarray, logits: np.ndarray) -> dict[str, float | int]:
+    """Scores on images of which some are of no known class; truth (n,), UNKNOWN for those, others below 0 left out.
+
+    An image counts as unknown where its answer's entropy is above half of the largest one, ln K / 2 (Saito et al.,
+    DANCE, NeurIPS 2020). known: mean recall over the known classes, rejection being wrong; unknown: share rejected of
+    the unknown; h_score: their harmonic mean (Fu et al., Learning to Detect Open Classes for Universal Domain
+    Adaptation, ECCV 2020); all 0 to 1.
+    """
+    rejected = entropy(softmax(logits.astype(np.float64), axis=1), axis=1) > np.log(logits.shape[1]) / 2
+    answers = np.where(rejected, UNKNOWN, logits.argmax(1))
+    known = mean_class_accuracy(truth[truth >= 0], answers[truth >= 0])
+    unknown = float(rejected[truth == UNKNOWN].mean())
+    h_score = 2 * known * unknown / (known + unknown) if known + unknown else 0.0
+    return {"n_unknown": int((truth == UNKNOWN).sum()), "known": known, "unknown": unknown, "h_score": h_score}
 
 
 def task_scores(

@@ -51,7 +51,7 @@ class Config:
     target_labels: Path | None = None
     """CSV with the columns label and path (or id) of a few target images: they train too, and are never judged by."""
     few_share: float = 0.25
-    """Share of each labelled batch that those few fill, above 0 and below 1."""
+    """Share of each labelled batch that those few fill, above 0; 1 leaves the source images out."""
     method: str = "bridge"
     """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select`. With
     declared tasks: multitask, or source_only."""
@@ -74,7 +74,7 @@ class Config:
     feature: Feature = "conv_bottleneck"
     """What the feature of AlexNet is."""
     weights: str | None = None
-    """Pretrained weights of the encoder: a file, or torchvision to download theirs; none by default."""
+    """Pretrained weights of the encoder: a file, package (efficientnet_lite0 alone), or torchvision to download."""
     normalization: Normalization = "joint"
     """Batch normalization across the lines."""
     augmentation: Augmentation | None = None
@@ -126,7 +126,7 @@ class Config:
         for key in ("train_ratio", "val_ratio"):
             _check(key, getattr(self, key), 0 < getattr(self, key) < 1, "between 0 and 1")
         _check("review_rate", self.review_rate, 0 <= self.review_rate < 1, "0 to 1")
-        _check("few_share", self.few_share, 0 < self.few_share < 1, "between 0 and 1")
+        _check("few_share", self.few_share, 0 < self.few_share <= 1, "above 0, at most 1")
         _check("batch", self.batch, self.batch is None or self.batch >= 2, "2 or more")
         _check("lr", self.lr, self.lr is None or self.lr > 0, "above 0")
         _check("weight_decay", self.weight_decay, self.weight_decay is None or self.weight_decay >= 0, "0 or more")

@@ -124,7 +124,7 @@ def _step(
     for name, optimizer in optimizers.items():
         rate = config.lr * learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
         for group in optimizer.param_groups:
-            group["lr"] = rate * (config.encoder_lr if name.endswith("encoder") else 1.0)
+            group["lr"] = rate * (config.encoder_lr * method.encoder_rate if name.endswith("encoder") else 1.0)
     source = phase.source[step]
     target = phase.target[step] if method.sees_target and phase.target else None
     if method.looks_at_target and step % phase.target.epoch == 0:
