@@ -298,22 +298,27 @@ def report(run: Positional[Path], json: bool = False) -> None:
         print(page)
 
 
-def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0, json: bool = False) -> None:
-    """Draw two synthetic steel lines: out/source and out/target by class, masks beside them.
+def synth(
+    out: Path, shift: str = "middle", images: int = 700, seed: int = 0, days: int = 0, json: bool = False
+) -> None:
+    """Draw two synthetic lines of steel or another metal: out/source and out/target by class, masks beside them.
 
     Args:
         out: New folder.
-        shift: How the target differs: mild, middle, high, or a YAML file.
+        shift: How the target differs: mild, middle, high, or a YAML file, which may describe the source too.
         images: Images a line, all classes together.
         seed: Everything random follows from it.
+        days: Let the target line age over so many days, a folder each; 0 for none.
         json: Print one JSON object.
     """
-    from steelshift.data.camera import load_shift
+    from steelshift.data.camera import load_lines
     from steelshift.data.synthetic import write_lines
 
-    described = load_shift(shift)
+    if not 0 <= days <= 99:
+        raise UsageError("option_range", key="days", value=days, range="0 to 99")
+    source, target = load_lines(shift)
     with showing("draw", 2 * images) as advance:
-        write_lines(out, shift=described, images=images, seed=seed, progress=advance)
+        write_lines(out, source=source, shift=target, images=images, seed=seed, days=days, progress=advance)
     if json:
         _print_json({"source": str(out / "source"), "target": str(out / "target")})
     else:

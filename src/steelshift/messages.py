@@ -26,6 +26,18 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{name} is {value} in {where}. Give a number from {low} to {high}.",
         "{where} 中 {name} 的值为 {value}。请给出 {low} 到 {high} 之间的数值。",
     ),
+    "shift_unknown_metal": (
+        "metal is {value} in {where}. Give one of {known}.",
+        "{where} 中 metal 的值为 {value}。请给出 {known} 之一。",
+    ),
+    "shift_prevalence": (
+        "prevalence is {value} in {where}. Map class names to shares above 0 that sum to less than 1.",
+        "{where} 中 prevalence 的值为 {value}。请为类别名给出大于 0 且总和小于 1 的比例。",
+    ),
+    "shift_unknown_class": (
+        "prevalence names the class {name}, which is not drawn. Give some of {known}.",
+        "prevalence 中的类别 {name} 无法绘制。请从 {known} 中选择。",
+    ),
     "lines_too_short": (
         "{images} images a line are too few for every class to occur. Ask for {least} or more.",
         "每条产线 {images} 张图像太少，无法覆盖所有类别。请至少要求 {least} 张。",
