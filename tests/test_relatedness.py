@@ -21,6 +21,7 @@ from steelshift.multitask.relatedness import (
 )
 from steelshift.multitask.separation import (
     cluster_distance,
+    flat_map,
     linear_probe,
     loss_surface,
     roughness,
@@ -28,6 +29,7 @@ from steelshift.multitask.separation import (
     steps_to,
 )
 from steelshift.multitask.sharing import importance, overlap, shared, used
+from steelshift.report.relations import draw_maps, draw_relatedness, draw_surfaces
 
 NAN = math.nan
 
@@ -300,3 +302,35 @@ def test_sharing_is_read_from_the_maps_and_not_from_who_may_read_them():
     assert shared(torch.stack(apart)) == 0
     whole = importance(taken(maps, torch.autograd.grad(maps.square().sum(), maps)[0]).detach())
     assert shared(torch.stack([whole, whole])) == 1
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_pictures_hold_their_names_and_numbers(kind):
+    unknown = TWO_PAIRS.copy()
+    unknown[0, 3] = unknown[3, 0] = NAN
+    names = ["defect $1", "机理", "extent", "quadrant"]
+    bumps = {"cross-entropy": drawn(5, 5).numpy(), "flat": np.ones((5, 5))}
+    points = clusters(4.0)
+    pictures = {
+        "defect $1 机理 0.90 0.70 ? mean of 9": lambda: draw_relatedness(
+            names, unknown, ((0, 2), (1, 3)), "mean of 9", kind
+        ),
+        "one many extent about": lambda: draw_maps(dict.fromkeys(("one", "many"), points), names[1:], "about", kind),
+        "cross-entropy flat roughness 0.123": lambda: draw_surfaces(bumps, dict.fromkeys(bumps, 0.1234), "x", kind),
+    }
+    for words, draw in pictures.items():
+        content = draw()
+        assert content == draw()
+        if kind == "svg":
+            assert all(word in content.decode() for word in words.split())
+        else:
+            assert content.startswith(b"\x89PNG") and len(content) > 5000
+
+
+def test_map_keeps_neighbours_together():
+    features, labels = clusters(12.0, n=45)
+    places = flat_map(np.hstack([features, np.zeros((45, 60))]), 0)
+    assert places.shape == (45, 2) and silhouette(places, labels) > 0.5

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from steelshift.data.cache import PixelCache
 from steelshift.data.restyle import restyle
@@ -19,6 +18,7 @@ from steelshift.messages import say
 from steelshift.methods import Method
 from steelshift.methods.bridge import Bridge
 from steelshift.methods.iadsa import IADSA
+from steelshift.multitask.separation import flat_map
 from steelshift.selection.metrics import scores
 from steelshift.selection.validators import proxy_a_distance
 from steelshift.training.config import Config, to_mapping
@@ -168,10 +168,7 @@ def _map(
     features = np.concatenate([part[2] for part in parts])
     if len(features) < 20:
         return None
-    if features.shape[1] > 50 and len(features) > 50:
-        features = PCA(50, random_state=seed, svd_solver="full").fit_transform(features)
-    tsne = TSNE(2, perplexity=min(30, len(features) // 4), init="pca", random_state=seed, method="barnes_hut")
-    places = tsne.fit_transform(features)
+    places = flat_map(features, seed)
     return {
         "x": [round(float(x), 3) for x in places[:, 0]],
         "y": [round(float(y), 3) for y in places[:, 1]],

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
 from sklearn.metrics import f1_score, silhouette_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -43,6 +45,14 @@ def cluster_distance(features: np.ndarray, labels: np.ndarray) -> float:
 def silhouette(features: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette of the clusters, in [-1, 1]."""
     return float(silhouette_score(features, labels))
+
+
+def flat_map(features: np.ndarray, seed: int) -> np.ndarray:
+    """t-SNE of features (n, F), n at least 8, for a picture: (n, 2). Its distances are no distances."""
+    if features.shape[1] > 50 and len(features) > 50:
+        features = PCA(50, random_state=seed, svd_solver="full").fit_transform(features)
+    tsne = TSNE(2, perplexity=min(30, len(features) // 4), init="pca", random_state=seed, method="barnes_hut")
+    return tsne.fit_transform(features)
 
 
 def steps_to(score: float, steps: Sequence[int], scores: Sequence[float]) -> float | None:
