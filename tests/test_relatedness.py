@@ -1,4 +1,4 @@
-"""How related tasks are, how they are grouped and weighted, what they do to each other: against loops and by hand."""
+"""How related tasks are, how they are grouped, what they do to each other: against loops and by hand."""
 
 import math
 
@@ -12,12 +12,9 @@ from steelshift.multitask.conflict import conflict, interference, margins, reduc
 from steelshift.multitask.groups import at_random, between, by_nature, by_relatedness, within
 from steelshift.multitask.relatedness import (
     alignment,
-    followed,
-    gradient_cosine,
     map_cosine,
     mean_known,
     taken,
-    task_weights,
 )
 from steelshift.multitask.separation import (
     cluster_distance,
@@ -82,56 +79,10 @@ def test_alignment_is_kornbliths_in_loops_and_takes_any_width():
     assert float(alignment([features[0], 5 * features[0] @ turn + 3])[0, 1]) == pytest.approx(1, abs=1e-6)
 
 
-def test_gradient_cosine_by_hand_with_a_task_missing_and_one_without_a_gradient():
-    found = gradient_cosine(torch.tensor([[3.0, 4.0], [4.0, -3.0], [-6.0, -8.0], [NAN, NAN], [0.0, 0.0], [3.0, 3.0]]))
-    assert found[0, 1] == pytest.approx(0, abs=1e-6) and found[0, 2] == pytest.approx(-1)
-    assert found[0, 5] == pytest.approx(7 / (5 * math.sqrt(2)), abs=1e-6)
-    assert found[3].isnan().all() and found[:, 3].isnan().all()
-    assert (found[4, [0, 1, 2, 4, 5]] == 0).all()
-
-
 def test_mean_leaves_out_what_was_not_measured():
     first, second = torch.tensor([[1.0, 0.2], [0.2, 1.0]]), torch.tensor([[1.0, NAN], [NAN, 1.0]])
     assert mean_known(torch.stack([first, second]))[0, 1] == pytest.approx(0.2)
     assert mean_known(second[None])[0, 1].isnan()
-
-
-# Weights
-
-
-def test_weights_by_hand():
-    related = torch.tensor([[1.0, 0.8, 0.2], [0.8, 1.0, 0.0], [0.2, 0.0, 1.0]])
-    average = followed(torch.full((3,), NAN), related)
-    assert average.tolist() == pytest.approx([0.5, 0.4, 0.1])
-    raised = [math.exp(a / 0.5) for a in (0.5, 0.4, 0.1)]
-    weights = task_weights(average)
-    assert weights.tolist() == pytest.approx([3 * r / sum(raised) for r in raised])
-    assert float(weights.sum()) == pytest.approx(3)
-    later = followed(average, torch.eye(3), decay=0.75)
-    assert later.tolist() == pytest.approx([0.375, 0.3, 0.075])
-
-
-def test_weights_follow_training_and_carry_no_gradient():
-    average = torch.full((2,), 0.0, requires_grad=True)
-    assert not task_weights(average).requires_grad
-    moving = torch.zeros(3)
-    steady = torch.tensor([[1.0, 0.9, 0.9], [0.9, 1.0, -0.5], [0.9, -0.5, 1.0]])
-    distances = []
-    for _ in range(60):
-        moving = followed(moving, steady)
-        distances.append(float((moving - torch.tensor([0.9, 0.2, 0.2])).abs().max()))
-    assert distances == sorted(distances, reverse=True) and distances[-1] < 0.01
-    assert task_weights(moving)[0] > 1 > task_weights(moving)[1]
-
-
-def test_a_task_without_labels_keeps_its_weight_until_it_is_seen():
-    seen = torch.tensor([[1.0, 0.6, NAN], [0.6, 1.0, NAN], [NAN, NAN, NAN]])
-    average = followed(torch.tensor([NAN, NAN, 0.3]), seen)
-    assert average.tolist() == pytest.approx([0.6, 0.6, 0.3])
-    never = followed(torch.full((3,), NAN), seen)
-    assert never[2].isnan() and task_weights(never).tolist() == pytest.approx([1, 1, 1])
-    assert task_weights(torch.tensor([NAN])).tolist() == [1.0]  # one task
-    assert followed(torch.tensor([NAN]), torch.ones(1, 1)).isnan().all()
 
 
 # Groups
@@ -289,7 +240,8 @@ def test_channels_used_and_shared_by_hand():
     rows = torch.tensor([[8.0, 1.5, 0.5, 0.0], [0.0, 5.0, 0.0, 5.0], [0.0, 0.0, 0.0, 0.0]])
     assert used(rows, 0.9).tolist() == [[True, True, False, False], [False, True, False, True], [False] * 4]
     assert used(rows, 0.5).tolist()[0] == [True, False, False, False]
-    assert shared(rows) == pytest.approx(1 / 3)  # the second of the first, second and fourth
+    assert shared(rows) == pytest.approx(1 / 2)  # the second, of two each
+    assert shared(torch.tensor([[1.0, 1, 1, 1], [0, 0, 1, 0]]), 1.0) == pytest.approx((1 / 4 + 1) / 2)
     assert overlap(rows)[0, 1] == pytest.approx(1 / 3) and overlap(rows)[0, 2] == 0
     assert math.isnan(shared(torch.zeros(2, 3))) and shared(torch.ones(2, 3), 1.0) == 1
 

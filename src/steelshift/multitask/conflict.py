@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from steelshift.multitask.relatedness import gradient_cosine
+from steelshift.losses.weighting import gradient_cosines
 
 LEAST_MARGIN = 0.005
 """A score that is lower by less is not called worse."""
@@ -34,10 +34,10 @@ class Conflict:
 
 def conflict(gradients: Tensor) -> Conflict:
     """Conflict of task gradients at one set of parameters: (batches, T, P), rows of NaN where a batch lacks a task."""
-    cosines = torch.stack([gradient_cosine(each) for each in gradients])
+    cosines = torch.stack([gradient_cosines(each) for each in gradients])
     first, second = torch.triu_indices(*cosines.shape[1:], offset=1)
     pairs = cosines[:, first, second]
-    pairs = pairs[~pairs.isnan()]
+    pairs = pairs[~pairs.isnan()].clamp(-1, 1).double()
     return Conflict(
         cosine=cosines.nanmean(0).numpy(),
         rate=float((pairs < 0).double().mean()),

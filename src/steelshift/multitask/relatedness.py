@@ -1,4 +1,4 @@
-"""How related tasks are, by what a network does for each of them, and task weights that follow it.
+"""How related tasks are, by what a network does for each of them.
 
 A relatedness is a matrix S (T, T) in [-1, 1] with S_ab between tasks a and b. Pairs that were not measured are NaN.
 Three readings of it:
@@ -7,7 +7,8 @@ Three readings of it:
   A_t what task t takes from a layer that all tasks share; channels of separate networks have nothing in common;
 - for those, linear centred kernel alignment (Kornblith et al., Similarity of Neural Network Representations
   Revisited, ICML 2019);
-- cosine of the gradients of task losses at the parameters that all tasks share.
+- cosine of the gradients of task losses at parameters that all tasks share: `losses.weighting.gradient_cosines`, with a
+  row of NaN for a task that has no labels in the batch.
 """
 
 import torch
@@ -15,10 +16,6 @@ from torch import Tensor
 
 from steelshift.exact import exact
 
-TEMPERATURE = 0.5
-"""Of the softmax of task weights."""
-DECAY = 0.9
-"""Share of the average of relatedness that one more measurement leaves standing."""
 _TINY = 1e-12
 
 
@@ -52,44 +49,9 @@ def alignment(features: list[Tensor]) -> Tensor:
     return unit @ unit.T
 
 
-@exact
-def gradient_cosine(gradients: Tensor) -> Tensor:
-    """Cosine of the tasks' gradients at the same parameters: (T, P) -> (T, T).
-
-    A task without labels in the batch has a row of NaN, and NaN with every other; a gradient of 0 has 0.
-    """
-    products = gradients.float() @ gradients.float().T
-    lengths = products.diagonal().sqrt()
-    lengths = lengths[:, None] * lengths[None, :]
-    return torch.where(lengths == 0, 0.0, products / lengths).clamp(-1, 1).double()
-
-
 def mean_known(measured: Tensor) -> Tensor:
     """Mean of several relatedness matrices where they are known: (M, T, T) -> (T, T)."""
     return measured.nanmean(0)
-
-
-def followed(average: Tensor, relatedness: Tensor, decay: float = DECAY) -> Tensor:
-    """The exponential average of each task's mean relatedness to the others, after one more measurement.
-
-    average: (T,), NaN before the first measurement of a task. relatedness: (T, T).
-    a_t = mean over b != t of S_tb; tasks without a known pair keep their average.
-    """
-    alone = torch.eye(len(relatedness), dtype=torch.bool, device=relatedness.device)
-    own = relatedness.masked_fill(alone, torch.nan).nanmean(1).to(average)
-    moved = torch.where(average.isnan(), own, decay * average + (1 - decay) * own)
-    return torch.where(own.isnan(), average, moved)
-
-
-def task_weights(average: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Weights of the task losses, mean 1, larger the more related a task is: (T,) -> (T,), without a gradient.
-
-    T softmax(average / temperature); a task that was never measured counts as the mean of the others.
-    """
-    average = average.detach()
-    known = average[~average.isnan()]
-    filled = average.nan_to_num(nan=float(known.mean()) if len(known) else 0.0)
-    return len(average) * (filled / temperature).softmax(0)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -25,9 +25,13 @@ def used(importance: Tensor, mass: float = MASS) -> Tensor:
 
 
 def shared(importance: Tensor, mass: float = MASS) -> float:
-    """Share of the channels used by any task that two tasks or more use; NaN where none is used: (T, C) -> [0, 1]."""
-    users = used(importance, mass).sum(0)
-    return float((users >= 2).sum() / (users >= 1).sum())
+    """Of the channels that a task uses, the share that another task uses too; mean of the tasks: (T, C) -> [0, 1].
+
+    If tasks used all that they may, this were the configured share. Tasks that use none are left out; NaN if all do.
+    """
+    masks = used(importance, mass)
+    common = (masks & (masks.sum(0) >= 2)).sum(1)
+    return float((common / masks.sum(1)).nanmean())  # 0 / 0 is NaN
 
 
 def overlap(importance: Tensor, mass: float = MASS) -> Tensor:
