@@ -10,6 +10,7 @@ from scipy import stats
 from steelshift.multitask import conflict as conflicts
 from steelshift.multitask.conflict import conflict, interference, margins, reduction
 from steelshift.multitask.groups import at_random, between, by_nature, by_relatedness, within
+from steelshift.multitask.reading import read
 from steelshift.multitask.relatedness import (
     alignment,
     map_cosine,
@@ -286,3 +287,30 @@ def test_map_keeps_neighbours_together():
     features, labels = clusters(12.0, n=45)
     places = flat_map(np.hstack([features, np.zeros((45, 60))]), 0)
     assert places.shape == (45, 2) and silhouette(places, labels) > 0.5
+
+
+# Reading a network
+
+
+def test_reading_finds_what_each_task_uses_in_every_layer():
+    """Two tasks of which each reads half of the second layer, and all of the first."""
+    torch.manual_seed(0)
+    first, second = torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 6, 3)
+    images = drawn(5, 1, 9, 9)
+
+    def logits(batch):
+        maps = second(first(batch).relu()).relu().mean((2, 3))
+        return torch.cat([maps[:, :3], maps[:, 3:]], 1)
+
+    found = read([first, second], second, logits, [slice(0, 3), slice(3, 6)], images)
+    assert [each.shape for each in found.importance] == [(2, 4), (2, 6)]
+    assert found.maps.shape == (2, 5, 6, 5, 5)
+    assert (found.importance[1][0, 3:] == 0).all() and (found.importance[1][1, :3] == 0).all()
+    assert shared(found.importance[1]) == 0 and shared(found.importance[0], 1.0) == 1
+    # By hand: the strongest answer's own channel, where it is above zero, over the places of its mean.
+    maps = second(first(images).relu()).detach()
+    means = maps.relu().mean((2, 3))[:, :3]
+    for n, channel in enumerate(means.argmax(1).tolist()):
+        wanted = maps[n, channel].clamp(min=0) / 25
+        assert torch.allclose(found.maps[0, n, channel], wanted, atol=1e-7)
+    assert not first._forward_hooks and not second._forward_hooks
