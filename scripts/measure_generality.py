@@ -1,6 +1,6 @@
 """How far one inspector carries on synthetic lines: other metals, a month of drift, the strip's edge, rare defects.
 
-    .venv/bin/python scripts/measure_generality.py OUT [materials drift edge rare] [--seeds 0 1 2 3 4]
+    .venv/bin/python scripts/measure_generality.py OUT [materials drift edge rare real] [--seeds 0 1 2 3 4]
         [--config fit.yaml] [--minutes 5]
 
 Trains an inspector a case and seed, by `fit` with the settings below or those of a YAML file, and scores it frozen on
@@ -10,12 +10,15 @@ Prints tables of means over seeds with 95 % intervals.
 
 materials: five metals, trained on each and tested on all. drift: steel on day 1 to 30 without maintenance, and by
 alloy. edge: one training image in ten at the strip's edge, tests at the edge and in the centre. rare: scratches at
-0.8 % of the training images, tests balanced.
+0.8 % of the training images, tests balanced. real: qualified against defective tiles of real sets, each trained on half
+of its images and tested on the other half of every set; needs STEELSHIFT_DATA.
 """
 
 import argparse
 import csv
 import io
+import json
+import os
 import shutil
 import sys
 import time
@@ -31,10 +34,12 @@ from scipy import stats
 from steelshift.adapt import fit
 from steelshift.data.cache import cache_pixels
 from steelshift.data.camera import Shift
+from steelshift.data.decode import decode
 from steelshift.data.metals import METALS
 from steelshift.data.stream import resized
 from steelshift.data.synthetic import write_lines
 from steelshift.data.table import read_images
+from steelshift.data.tiles import Marked, cut
 from steelshift.files import append_text, write_text
 from steelshift.inspection.inspector import answers, load
 from steelshift.judging import evaluate
@@ -117,7 +122,7 @@ def measure(experiment: str, case: Case, seed: int, settings: dict[str, Any], ou
             "n": found["n"],
             "mean_class_accuracy": round(found["mean_class_accuracy"], 5),
             "macro_f1": round(found["macro_f1"], 5),
-            "recall": found["per_class"][RARE]["recall"],
+            "recall": found["per_class"].get(RARE, {}).get("recall"),
             "moved": round(moved(home, features(inspector, place)), 6),
         }
         append_text(rows, line([(key | scored)[column] for column in COLUMNS]))
@@ -177,11 +182,76 @@ def rare(lines: Path) -> Iterator[Case]:
     yield Case(f"steel, {RARE} 0.8 %", place / "source", {"balanced": place / "target"})
 
 
+TILE = 64
+A_CLASS = 350
+"""Tiles of a class and half of a set, at most."""
+
+
+def real(lines: Path) -> Iterator[Case]:
+    """Hot-rolled steel, coated sheet, aluminium and ferrite. Copper, zinc and titanium could not be had."""
+    if "STEELSHIFT_DATA" not in os.environ:
+        print("real: left out, STEELSHIFT_DATA names no folder", file=sys.stderr)
+        return
+    data = Path(os.environ["STEELSHIFT_DATA"])
+    sets = {
+        "hot-rolled steel": [*_masked(data / "NEU-CLS", data / "NEU-CLS-masks", ("Inclusion", "Patches", "Scratches"))],
+        "coated sheet": [*_boxed(data / "GC10-DET-224")],
+        "aluminium": [*_masked(data / "AL-SHEET", data / "AL-SHEET/masks", ("images",))],
+        "ferrite": [*_masked(data / "MT", data / "MT-masks", tuple(f"exp{number}" for number in range(1, 7)))],
+    }
+    halves = {name: _tiled(lines / f"real {name}", marked) for name, marked in sets.items()}
+    for name, (train, test) in halves.items():
+        yield Case(name, train, {name: test} | {other: test for other, (_, test) in halves.items()})
+
+
+def _masked(images: Path, masks: Path, folders: Sequence[str]) -> Iterator[tuple[Path, Marked]]:
+    """Images with their masks; of those without one, defect-free ones alone."""
+    found = {path.stem: path for path in sorted(masks.rglob("*.png"))}
+    for folder in folders:
+        for path in sorted((images / folder).rglob("*.[jp][pn]g")):
+            if path.stem in found:
+                levels = decode(found[path.stem].read_bytes()).pixels[..., 0]
+                yield path, Marked({"defective": levels > (127 if levels.max() > 100 else 0)})
+            elif path.parent.name == "Free":
+                yield path, Marked({})
+
+
+def _boxed(folder: Path) -> Iterator[tuple[Path, Marked]]:
+    with (folder / "original_names_and_boxes.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            mask = np.zeros((224, 224), dtype=bool)
+            for _, left, top, right, bottom in json.loads(row["boxes_in_224px[class,x0,y0,x1,y1]"] or "[]"):
+                mask[int(top) : int(bottom) + 1, int(left) : int(right) + 1] = True
+            if mask.any():
+                yield folder / row["class"] / row["file"], Marked({"defective": mask})
+
+
+def _tiled(stem: Path, marked: Sequence[tuple[Path, Marked]]) -> tuple[Path, Path]:
+    """Manifests of tiles of either half of the images, equally many of both classes."""
+    manifests = (stem.with_name(stem.name + " train.csv"), stem.with_name(stem.name + " test.csv"))
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(marked))
+    for manifest, half in zip(manifests, (order[::2], order[1::2]), strict=True):
+        tiles: dict[str, list[tuple[Any, ...]]] = {"qualified": [], "defective": []}
+        for place in half:
+            path, marks = marked[place]
+            shape = decode(path.read_bytes()).pixels.shape[:2]
+            if any(mask.shape != shape for mask in marks.masks.values()):
+                continue
+            for tile in cut(shape, marks, "qualified", TILE, TILE):
+                tiles[tile.label].append((path, f"{tile.x} {tile.y} {TILE} {TILE}", tile.label, path))
+        count = min(A_CLASS, *map(len, tiles.values()))
+        chosen = [found[i] for found in tiles.values() for i in rng.permutation(len(found))[:count]]
+        write_text(manifest, "".join(map(line, [("path", "crop", "label", "group"), *chosen])))
+    return manifests
+
+
 EXPERIMENTS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "materials": materials,
     "drift": drift,
     "edge": edge,
     "rare": rare,
+    "real": real,
 }
 
 
@@ -240,10 +310,10 @@ def summary(experiment: str, cells: dict[tuple[str, str], list[dict[str, str]]],
         return {row["seed"]: float(row["mean_class_accuracy"]) for row in found}
 
     scores = {key: by_seed(found) for key, found in cells.items()}
-    if experiment == "materials":
+    if experiment in ("materials", "real"):
         seeds = set.intersection(*(set(each) for each in scores.values()))
         drops = [np.mean([scores[a, a][s] - scores[a, b][s] for a, b in scores if a != b]) for s in seeds]
-        return [f"{method}: mean drop on other metals {spread(drops)}"]
+        return [f"{method}: mean drop on other materials {spread(drops)}"]
     if experiment == "drift":
         days = {tested: each for (_, tested), each in scores.items()}
         first, last = days.get("day 01", {}), days.get(f"day {DAYS}", {})
