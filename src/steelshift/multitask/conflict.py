@@ -34,10 +34,10 @@ class Conflict:
 
 def conflict(gradients: Tensor) -> Conflict:
     """Conflict of task gradients at one set of parameters: (batches, T, P), rows of NaN where a batch lacks a task."""
-    cosines = torch.stack([gradient_cosines(each) for each in gradients])
+    cosines = torch.stack([gradient_cosines(each).double().clamp(-1, 1) for each in gradients])
     first, second = torch.triu_indices(*cosines.shape[1:], offset=1)
     pairs = cosines[:, first, second]
-    pairs = pairs[~pairs.isnan()].clamp(-1, 1).double()
+    pairs = pairs[~pairs.isnan()]
     return Conflict(
         cosine=cosines.nanmean(0).numpy(),
         rate=float((pairs < 0).double().mean()),

@@ -75,24 +75,21 @@ def loss_surface(
     reach: float = 1.0,
     points: int = 15,
 ) -> np.ndarray:
-    """The loss on a plane through the parameters: (points, points), an odd number, the trained network in the middle.
+    """Losses on a plane through the parameters: (points, points, ...), an odd number, the network in the middle.
 
     Directions are random, as long as the parameters filter by filter, and 0 for biases (Li et al., Visualizing the Loss
-    Landscape of Neural Nets, NeurIPS 2018). Both axes run from -reach to reach. `loss` is of parameters by name, as
-    `torch.func.functional_call` takes them.
+    Landscape of Neural Nets, NeurIPS 2018). Both axes run from -reach to reach. `loss` gives a scalar or several, of
+    parameters by name as `torch.func.functional_call` takes them.
     """
     planes = [{name: _like_filters(value, generator) for name, value in parameters.items()} for _ in range(2)]
     along = np.linspace(-reach, reach, points)
-    found = np.empty((points, points))
+
+    def at(a: float, b: float) -> np.ndarray:
+        moved = {name: value + a * planes[0][name] + b * planes[1][name] for name, value in parameters.items()}
+        return loss(moved).double().cpu().numpy()
+
     with torch.no_grad():
-        for row, a in enumerate(along):
-            for column, b in enumerate(along):
-                moved = {
-                    name: value + float(a) * planes[0][name] + float(b) * planes[1][name]
-                    for name, value in parameters.items()
-                }
-                found[row, column] = float(loss(moved))
-    return found
+        return np.array([[at(float(a), float(b)) for b in along] for a in along])
 
 
 def _like_filters(value: Tensor, generator: torch.Generator) -> Tensor:
