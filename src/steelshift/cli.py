@@ -377,9 +377,62 @@ def bench_table(
         draw_picture(results, picture)
 
 
+def tasks_group(
+    tasks: Path,
+    data: tuple[Path, ...],
+    out: Path,
+    by: Literal["physical", "affinity", "random"] = "physical",
+    measure: Literal["maps", "gradient", "alignment"] = "maps",
+    groups: int | None = None,
+    encoder: str = "alexnet",
+    size: int = 112,
+    steps: int = 300,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Say which tasks should share a network, with how related they are as numbers and as a picture.
+
+    Args:
+        tasks: YAML file that declares the tasks.
+        data: Labelled images: class folders or manifests.
+        out: YAML file to write; the picture lies beside it.
+        by: physical: material and mechanism, as declared; affinity: how related they are; random: the control.
+        measure: maps: centred cosine of feature maps; gradient: cosine of gradients; alignment: linear CKA.
+        groups: Number of groups by affinity; by default the best silhouette's.
+        encoder: alexnet, a vgg or a resnet.
+        size: Side in pixels to which images are brought.
+        steps: Steps of the training on which it is measured.
+        seed: Everything random follows from it.
+        json: Print one JSON object.
+    """
+    from steelshift.grouping import group
+    from steelshift.memory import keep_memory
+    from steelshift.training.config import Config
+
+    keep_memory()
+    config = Config(
+        source=data, target=data, out=out, method="source_only", encoder=encoder, size=size, steps=steps, seed=seed
+    )
+    found = group(tasks, data, out, by=by, measure=measure, count=groups, config=config)
+    if json:
+        _print_json(found)
+        return
+    for name, each in found["compared"].items():
+        shown = {key: "-" if each[key] is None else f"{each[key]:.3f}" for key in ("within", "between")}
+        print(f"{name}: within groups {shown['within']}, between {shown['between']}")
+        for members in each["groups"]:
+            print(f"  {', '.join(members)}")
+    print(out)
+
+
+def tasks(arguments: list[str]) -> None:
+    """Of many tasks: which should share a network (tasks group)."""
+    tyro.extras.subcommand_cli_from_dict({"group": tasks_group}, prog="steelshift tasks", args=arguments)
+
+
 COMMANDS: dict[str, Callable] = {
     command.__name__.replace("_", "-"): command
-    for command in (check, tiles, fit, evaluate, estimate, inspect, export, report, synth, bench, bench_table)
+    for command in (check, tiles, fit, tasks, evaluate, estimate, inspect, export, report, synth, bench, bench_table)
 }
 
 
@@ -397,8 +450,8 @@ def main(arguments: list[str] | None = None) -> int:
         note(say("unknown_command", name=name, known=", ".join(COMMANDS)))
         return 2
     try:
-        if name == "fit":
-            fit(arguments[1:])
+        if name in ("fit", "tasks"):
+            COMMANDS[name](arguments[1:])
         else:
             tyro.cli(COMMANDS[name], prog=f"steelshift {name}", args=arguments[1:])
     except SteelshiftError as error:

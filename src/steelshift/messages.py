@@ -118,6 +118,19 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The encoder has a layer whose channels tasks cannot share ({layer}). Use alexnet, a vgg or a resnet.",
         "该编码器含有无法在任务间共享通道的层（{layer}）。请使用 alexnet、vgg 或 resnet。",
     ),
+    "groups_not_yaml": (
+        "{path} is no YAML file. Name one that ends in .yaml; the picture gets its name with .svg.",
+        "{path} 不是 YAML 文件。请给出以 .yaml 结尾的文件名；图片使用同名的 .svg。",
+    ),
+    "groups_of_one": (
+        "{path} declares one task, and grouping needs two or more. Declare more tasks.",
+        "{path} 只声明了一个任务，而分组至少需要两个。请声明更多任务。",
+    ),
+    "tasks_never_meet": (
+        "No batch holds labels of two tasks, so their gradients cannot be compared. Use --measure maps.",
+        "没有任何批次同时带有两个任务的标签，因此无法比较其梯度。请使用 --measure maps。",
+    ),
+    "relating": ("relate tasks", "比较任务"),
     "tasks_share_nothing": (
         "{what} works where tasks meet, and these networks share no channels. Give another --sharing or --ratios.",
         "{what} 作用于任务共用之处，而这些网络没有共享通道。请更换 --sharing 或 --ratios。",
