@@ -425,9 +425,49 @@ def tasks_group(
     print(out)
 
 
+def tasks_analyse(
+    run: Positional[Path], against: Path | None = None, score: float = 0.8, seed: int = 0, json: bool = False
+) -> None:
+    """Say what a run of many tasks shares, how its tasks collide and lie apart; writes tasks/ into the run.
+
+    Args:
+        run: Folder of a finished run of `fit --tasks`.
+        against: Another one of the same tasks, such as with hard sharing, whose gradients are compared with its.
+        score: Mean class accuracy whose first step is asked for.
+        seed: Everything random follows from it.
+        json: Print one JSON object.
+    """
+    from steelshift.analysing import FOLDER, analyse
+    from steelshift.memory import keep_memory
+
+    if not 0 < score <= 1:
+        raise UsageError("option_range", key="score", value=score, range="above 0, up to 1")
+    keep_memory()
+    found = analyse(run, against, score, seed)
+    if json:
+        _print_json(found)
+        return
+    for name, each in found["groups"].items():
+        shown = "; ".join(", ".join(members) for members in each["groups"])
+        inside = ", ".join(f"{key} {value:.3f}" for key, value in each["within"].items() if value is not None)
+        print(f"groups, {name}: {shown}" + (f" (within: {inside})" if inside else ""))
+    configured, read = found["sharing"]["configured"], found["sharing"]["read"]
+    print(
+        "shared: channels {channels:.3f}, parameters {parameters:.3f}, multiplications {flops:.3f}".format(**configured)
+    )
+    print(f"shared channels as read from what tasks take: {'-' if read is None else format(read, '.3f')}")
+    for name, each in (("conflict", found["conflict"]), ("of the other", found.get("against", {}).get("conflict"))):
+        if each is not None:
+            print(name + ": rate {rate:.3f}, direction difference {difference:.3f}, {pairs} pairs".format(**each))
+    for name, each in found["separability"].items():
+        print(name + ": linear probe {linear_probe:.3f}, cluster distance {cluster_distance:.3f}".format(**each))
+    print(run / FOLDER)
+
+
 def tasks(arguments: list[str]) -> None:
-    """Of many tasks: which should share a network (tasks group)."""
-    tyro.extras.subcommand_cli_from_dict({"group": tasks_group}, prog="steelshift tasks", args=arguments)
+    """Of many tasks: which should share a network (tasks group), and what a run makes of them (tasks analyse)."""
+    commands = {"group": tasks_group, "analyse": tasks_analyse}
+    tyro.extras.subcommand_cli_from_dict(commands, prog="steelshift tasks", args=arguments)
 
 
 COMMANDS: dict[str, Callable] = {

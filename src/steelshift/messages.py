@@ -118,6 +118,19 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The encoder has a layer whose channels tasks cannot share ({layer}). Use alexnet, a vgg or a resnet.",
         "该编码器含有无法在任务间共享通道的层（{layer}）。请使用 alexnet、vgg 或 resnet。",
     ),
+    "analyse_one_task": (
+        "{run} holds no inspector of declared tasks. Name a finished run of `steelshift fit --tasks ...`.",
+        "{run} 中没有多任务检测器。请给出 `steelshift fit --tasks ...` 完成的运行。",
+    ),
+    "analyse_other_tasks": (
+        "{other} was trained on other tasks than {run}. Compare runs of one tasks file.",
+        "{other} 与 {run} 的任务不同。请比较使用同一任务文件的运行。",
+    ),
+    "analyse_other_encoder": (
+        "The two runs have different encoders, so their gradients cannot be compared. Compare runs of one encoder.",
+        "两次运行的编码器不同，无法比较梯度。请比较使用同一编码器的运行。",
+    ),
+    "analysing": ("analyse", "分析"),
     "groups_not_yaml": (
         "{path} is no YAML file. Name one that ends in .yaml; the picture gets its name with .svg.",
         "{path} 不是 YAML 文件。请给出以 .yaml 结尾的文件名；图片使用同名的 .svg。",
