@@ -8,6 +8,7 @@ import yaml
 from steelshift.cli import main
 from steelshift.data.camera import Shift
 from steelshift.data.synthetic import CLASSES, EXTENTS, write_lines
+from steelshift.errors import Interrupted
 
 TASKS = {
     "缺陷 type": {"classes": list(CLASSES), "material": "steel", "mechanism": "any"},
@@ -61,6 +62,16 @@ def test_the_same_seed_measures_the_same_and_people_can_read_it(place, tmp_path,
     assert first["relatedness"] == second["relatedness"] and first["compared"] == second["compared"]
     assert second["groups"] == second["compared"]["random"]["groups"]
     assert "physical: within groups" in capsys.readouterr().out
+
+
+def test_a_stopped_grouping_leaves_nothing_and_promises_nothing(place, tmp_path, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise Interrupted(15, 2, tmp_path)
+
+    monkeypatch.setattr("steelshift.grouping.train", stopped)
+    assert group(place, tmp_path / "groups.yaml") == 143
+    told = capsys.readouterr().err
+    assert "groups.yaml" in told and "--resume" not in told and not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_grouped_is_refused_and_nothing_written(place, tmp_path, capsys):

@@ -15,7 +15,7 @@ from steelshift.data.splits import TEST, TRAIN, split
 from steelshift.data.stream import SourceStream, resized
 from steelshift.data.table import read_images
 from steelshift.data.tasks import Task, check_data, columns_of, known, load_tasks, read_task_labels, strata
-from steelshift.errors import DataError, UsageError
+from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
 from steelshift.files import write_bytes, write_text
 from steelshift.messages import say
 from steelshift.methods import METHODS
@@ -68,7 +68,12 @@ def group(
         side = split(cache.table, cache.digests, strata(labels), train_ratio=0.8, val_ratio=0.1, seed=config.seed)
         if not all((side == part).any() for part in (TRAIN, TEST)):
             raise DataError("too_few_images", line="source", count=len(cache))
-        values = _measured(tasks, cache, labels, side, measure, resolve(config), Path(folder))
+        try:
+            values = _measured(tasks, cache, labels, side, measure, resolve(config), Path(folder))
+        except Interrupted as stopped:  # what a fit would continue from goes with the folder
+            failed = RunFailed("group_stopped", path=out)
+            failed.exit_code = stopped.exit_code
+            raise failed from stopped
     groupings = _groupings(tasks, values, count, config.seed)
     compared = {name: relating.describe(tasks, found, {measure: values}) for name, found in groupings.items()}
     names = [task.name for task in tasks]

@@ -135,6 +135,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{path} is no YAML file. Name one that ends in .yaml; the picture gets its name with .svg.",
         "{path} 不是 YAML 文件。请给出以 .yaml 结尾的文件名；图片使用同名的 .svg。",
     ),
+    "group_stopped": (
+        "Stopped; {path} is not written. Run the same command again.",
+        "已停止；未写入 {path}。请重新运行同一命令。",
+    ),
     "groups_of_one": (
         "{path} declares one task, and grouping needs two or more. Declare more tasks.",
         "{path} 只声明了一个任务，而分组至少需要两个。请声明更多任务。",
