@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from steelshift import relating
 from steelshift.cli import main
 from steelshift.data.camera import Shift
 from steelshift.data.synthetic import CLASSES, EXTENTS, write_lines
@@ -33,7 +34,8 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_is_analysed_into_numbers_and_pictures(runs, capsys):
+def test_a_run_is_analysed_into_numbers_and_pictures(runs, capsys, monkeypatch):
+    monkeypatch.setattr(relating, "ON_SURFACE", 4)
     run = runs / "progressive"
     before = files(run)
     assert main(["tasks", "analyse", str(run), "--against", str(runs / "hard"), "--score", "0.01", "--json"]) == 0

@@ -49,11 +49,12 @@ _NEUTRAL = Shift()
 def draw(
     class_name: str, rng: np.random.Generator, *, size: int = 200, shift: Shift = _NEUTRAL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One image of the class as the shifted line would show it, and where its defect lies.
+    """One image of the class as the shifted line would show it, in grey, and where its defect lies.
 
     Returns the image, uint8 (size, size), and the mask, bool (size, size), True on the defect and all False
     for "qualified". Generators in the same state give the same surface and the same camera for every class,
-    so an image has a qualified twin that differs by the defect alone. `size` is in pixels, 32 or more.
+    so an image has a qualified twin that differs by the defect alone. Where the strip's edge is seen, a defect lies
+    beside it. `size` is in pixels, 32 or more.
 
     Raises `ValueError` on a class that isn't in `CLASSES` and on a smaller size.
     """
