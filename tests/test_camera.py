@@ -19,6 +19,7 @@ CHANGED = {
     "noise": 5.0,
     "scale": 1.3,
     "jpeg_quality": 40,
+    "dust": 100,
 }
 
 
@@ -151,7 +152,7 @@ def test_a_missing_shift_lists_the_names():
         load_shift("huge")
 
 
-@pytest.mark.parametrize("each", fields(Shift), ids=lambda each: each.name)
+@pytest.mark.parametrize("each", [each for each in fields(Shift) if each.metadata], ids=lambda each: each.name)
 def test_ranges_hold_in_python_too(each):
     low, high = each.metadata["low"], each.metadata["high"]
     assert low <= each.default <= high

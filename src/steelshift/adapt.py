@@ -17,6 +17,7 @@ from scipy.special import softmax
 from steelshift.candidates import look_at_lines
 from steelshift.choosing import train_and_choose
 from steelshift.data.splits import TEST, TRAIN, VAL
+from steelshift.data.tasks import strata
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import write_views
@@ -24,16 +25,26 @@ from steelshift.evidence import collect_evidence
 from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection import reference
-from steelshift.inspection.card import model_card
+from steelshift.inspection.card import model_card, task_card
 from steelshift.inspection.inspector import Inspector
 from steelshift.judging import judge, judge_rejection, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
+from steelshift.messages import say
 from steelshift.report.page import render
 from steelshift.selection.calibration import temperature
 from steelshift.selection.estimate import View
+from steelshift.stages import Training
+from steelshift.tasking import (
+    calibrate_tasks,
+    collect_task_evidence,
+    judge_tasks,
+    look_at_tasks,
+    rule_of,
+    target_task_labels,
+)
 from steelshift.training.config import Config, resolve, to_mapping
+from steelshift.training.precision import Fast, describe, without_denormals
 from steelshift.training.precision import choose as choose_precision
-from steelshift.training.precision import describe, without_denormals
 
 GOLDEN = 8
 """Golden examples that an inspector carries."""
@@ -56,6 +67,8 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     write_json(run / "env.json", describe(fast))
     lines = read_lines(config)
     _hold_to_lock(run, lock(lines))
+    if config.tasks is not None:
+        return _fit_tasks(config, fast, lines, began)
     labels = open_target_labels(config, lines) if config.method == "oracle" else None
     if config.method == "oracle" and (labels is None or not (labels[lines.target.side == TRAIN] >= 0).any()):
         raise DataError("no_target_labels", where=", ".join(map(str, config.target)))
@@ -85,12 +98,43 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     if labels is not None:
         report["target"] = judge(training, labels, candidates, chosen)
         report["target"]["reject"] = judge_rejection(inspector, views[0].target, labels[lines.target.side == TEST])
+    _finish(run, report, thumbnails, began)
+    return report
+
+
+def _fit_tasks(config: Config, fast: Fast, lines: Lines, began: float) -> dict[str, Any]:
+    """The same way with declared tasks, with a target line or without one."""
+    run = config.out
+    training = Training(config, fast, lines)
+    training.check()
+    training.pretrain()
+    training.adapt()
+    candidates = look_at_tasks(training)
+    chosen = candidates.choose(rule_of(config, lines))
+    inspector = training.inspector(training.method_phase, candidates.steps[chosen])
+    calibrate_tasks(inspector, candidates.validation_logits[chosen], lines, config.review_rate)
+    card = task_card(config, inspector.specification, lock(lines))
+    artifact.save(inspector, run / "inspector", card, _golden(lines))
+    report, thumbnails = collect_task_evidence(training, inspector, training.method_phase.name)
+    report["selection"] = rule_of(config, lines)
+    report["selected_step"] = candidates.steps[chosen]
+    report["candidates"] = {"step": candidates.steps, **candidates.scores}
+    report["verdict"] = say("tasks_verdict", count=len(lines.tasks), mean=report["source"]["mean"])
+
+    # Everything is chosen and written: now labels of the target line may be opened.
+    labels = target_task_labels(config, lines)
+    if labels is not None:
+        report["target"] = judge_tasks(training, labels, inspector)
+    _finish(run, report, thumbnails, began)
+    return report
+
+
+def _finish(run: Path, report: dict[str, Any], thumbnails: dict[str, np.ndarray], began: float) -> None:
     report["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(run / "thumbnails.npz", lambda file: np.savez_compressed(file, **thumbnails))
     write_text(run / "report.html", render(report, thumbnails))
     write_json(run / "report.json", report)  # its presence says that the run is finished
     _tidy(run)
-    return report
 
 
 def render_again(run: Path) -> Path:
@@ -125,7 +169,7 @@ def _remember(inspector: Inspector, view: View, lines: Lines, review_rate: float
 
 def _golden(lines: Lines) -> list[np.ndarray]:
     """A few source validation images, of different classes first."""
-    cache, labels = lines.source.part(VAL), lines.labels(VAL)
+    cache, labels = lines.source.part(VAL), strata({task.name: lines.labels(VAL, task.name) for task in lines.tasks})
     turns = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     order = [int(members[turn]) for turn in range(GOLDEN) for members in turns if turn < len(members)]
     return [np.array(cache[row]) for row in order[:GOLDEN]]

@@ -88,10 +88,11 @@ def fit(arguments: list[str]) -> None:
 
     keep_memory()
     values = read_mapping(Path(path)) if (path := _value_of("--config", arguments)) else {}
-    method = _value_of("--method", arguments) or values.get("method") or Config.method
+    usual = "multitask" if _value_of("--tasks", arguments) or values.get("tasks") else Config.method
+    method = _value_of("--method", arguments) or values.get("method") or usual
     knobs = from_mapping(knobs_of(method), values.pop("knobs", None) or {}, prefix="knobs.")
-    required = {name: tyro.MISSING for name in ("source", "target", "out")}
-    default = from_mapping(Config, values, **required, knobs=knobs)
+    required = {name: tyro.MISSING for name in ("source", "out")}
+    default = from_mapping(Config, {"method": method} | values, **required, knobs=knobs)
     options = dataclasses.make_dataclass(
         "Options",
         [
@@ -114,6 +115,7 @@ def fit(arguments: list[str]) -> None:
     report = run_fit(config, resume=parsed.resume)
     if parsed.json:
         keys = ("method", "auto", "selection", "selected_step", "seconds", "target", "domain", "verdict")
+        keys += ("source", "sharing") if "tasks" in report else ()
         _print_json({key: report[key] for key in keys if key in report})
     else:
         print(_summary(report, config.out))
@@ -138,6 +140,21 @@ def evaluate(
         split: test: the images that the run kept apart as target test, matched by content; all: every image.
         json: Print one JSON object.
     """
+    from steelshift.inspection.inspector import of_tasks
+
+    if of_tasks(run):
+        from steelshift.tasking import evaluate_tasks
+
+        if classes is not None:
+            raise UsageError("not_with_tasks", key="classes")
+        found = evaluate_tasks(run, data, split)
+        if json:
+            _print_json(found)
+        else:
+            print(f"n: {found['n']}")
+            for name, scores in found["tasks"].items():
+                print(_task_line(name, scores))
+        return
     from steelshift.judging import evaluate as score
 
     found = score(run, data, classes, split)
@@ -414,22 +431,27 @@ def report(run: Positional[Path], json: bool = False) -> None:
         print(page)
 
 
-def synth(out: Path, shift: str = "middle", images: int = 700, seed: int = 0, json: bool = False) -> None:
-    """Draw two synthetic steel lines: out/source and out/target by class, masks beside them.
+def synth(
+    out: Path, shift: str = "middle", images: int = 700, seed: int = 0, days: int = 0, json: bool = False
+) -> None:
+    """Draw two synthetic lines of steel or another metal: out/source and out/target by class, masks beside them.
 
     Args:
         out: New folder.
-        shift: How the target differs: mild, middle, high, or a YAML file.
+        shift: How the target differs: mild, middle, high, or a YAML file, which may describe the source too.
         images: Images a line, all classes together.
         seed: Everything random follows from it.
+        days: Let the target line age over so many days, a folder each; 0 for none.
         json: Print one JSON object.
     """
-    from steelshift.data.camera import load_shift
+    from steelshift.data.camera import load_lines
     from steelshift.data.synthetic import write_lines
 
-    described = load_shift(shift)
+    if not 0 <= days <= 99:
+        raise UsageError("option_range", key="days", value=days, range="0 to 99")
+    source, target = load_lines(shift)
     with showing("draw", 2 * images) as advance:
-        write_lines(out, shift=described, images=images, seed=seed, progress=advance)
+        write_lines(out, source=source, shift=target, images=images, seed=seed, days=days, progress=advance)
     if json:
         _print_json({"source": str(out / "source"), "target": str(out / "target")})
     else:
@@ -488,10 +510,104 @@ def bench_table(
         draw_picture(results, picture)
 
 
+def tasks_group(
+    tasks: Path,
+    data: tuple[Path, ...],
+    out: Path,
+    by: Literal["physical", "affinity", "random"] = "physical",
+    measure: Literal["maps", "gradient", "alignment"] = "maps",
+    groups: int | None = None,
+    encoder: str = "alexnet",
+    size: int = 112,
+    steps: int = 300,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Say which tasks should share a network, with how related they are as numbers and as a picture.
+
+    Args:
+        tasks: YAML file that declares the tasks.
+        data: Labelled images: class folders or manifests.
+        out: YAML file to write; the picture lies beside it.
+        by: physical: material and mechanism, as declared; affinity: how related they are; random: the control.
+        measure: maps: centred cosine of feature maps; gradient: cosine of gradients; alignment: linear CKA.
+        groups: Number of groups by affinity; by default the best silhouette's.
+        encoder: alexnet, a vgg or a resnet.
+        size: Side in pixels to which images are brought.
+        steps: Steps of the training on which it is measured.
+        seed: Everything random follows from it.
+        json: Print one JSON object.
+    """
+    from steelshift.grouping import group
+    from steelshift.memory import keep_memory
+    from steelshift.training.config import Config
+
+    keep_memory()
+    config = Config(
+        source=data, target=data, out=out, method="source_only", encoder=encoder, size=size, steps=steps, seed=seed
+    )
+    found = group(tasks, data, out, by=by, measure=measure, count=groups, config=config)
+    if json:
+        _print_json(found)
+        return
+    for name, each in found["compared"].items():
+        shown = {key: "-" if each[key] is None else f"{each[key]:.3f}" for key in ("within", "between")}
+        print(f"{name}: within groups {shown['within']}, between {shown['between']}")
+        for members in each["groups"]:
+            print(f"  {', '.join(members)}")
+    print(out)
+
+
+def tasks_analyse(
+    run: Positional[Path], against: Path | None = None, score: float = 0.8, seed: int = 0, json: bool = False
+) -> None:
+    """Say what a run of many tasks shares, how its tasks collide and lie apart; writes tasks/ into the run.
+
+    Args:
+        run: Folder of a finished run of `fit --tasks`.
+        against: Another one of the same tasks, such as with hard sharing, whose gradients are compared with its.
+        score: Mean class accuracy whose first step is asked for.
+        seed: Everything random follows from it.
+        json: Print one JSON object.
+    """
+    from steelshift.analysing import FOLDER, analyse
+    from steelshift.memory import keep_memory
+
+    if not 0 < score <= 1:
+        raise UsageError("option_range", key="score", value=score, range="above 0, up to 1")
+    keep_memory()
+    found = analyse(run, against, score, seed)
+    if json:
+        _print_json(found)
+        return
+    for name, each in found["groups"].items():
+        shown = "; ".join(", ".join(members) for members in each["groups"])
+        inside = ", ".join(f"{key} {value:.3f}" for key, value in each["within"].items() if value is not None)
+        print(f"groups, {name}: {shown}" + (f" (within: {inside})" if inside else ""))
+    configured, read = found["sharing"]["configured"], found["sharing"]["read"]
+    print(
+        "shared: channels {channels:.3f}, parameters {parameters:.3f}, multiplications {flops:.3f}".format(**configured)
+    )
+    print(f"shared channels as read from what tasks take: {'-' if read is None else format(read, '.3f')}")
+    for name, each in (("conflict", found["conflict"]), ("of the other", found.get("against", {}).get("conflict"))):
+        if each is not None:
+            print(name + ": rate {rate:.3f}, direction difference {difference:.3f}, {pairs} pairs".format(**each))
+    for name, each in found["separability"].items():
+        print(name + ": linear probe {linear_probe:.3f}, cluster distance {cluster_distance:.3f}".format(**each))
+    print(run / FOLDER)
+
+
+def tasks(arguments: list[str]) -> None:
+    """Of many tasks: which should share a network (tasks group), and what a run makes of them (tasks analyse)."""
+    commands = {"group": tasks_group, "analyse": tasks_analyse}
+    tyro.extras.subcommand_cli_from_dict(commands, prog="steelshift tasks", args=arguments)
+
+
 COMMANDS: dict[str, Callable] = {
     command.__name__.replace("_", "-"): command
     for command in (
-        check, tiles, fit, evaluate, estimate, inspect, first_stage, export, serve, report, synth, bench, bench_table,
+        check, tiles, fit, tasks, evaluate, estimate, inspect, first_stage, export, serve, report, synth, bench,
+        bench_table,
     )
 }
 
@@ -510,8 +626,8 @@ def main(arguments: list[str] | None = None) -> int:
         note(say("unknown_command", name=name, known=", ".join(COMMANDS)))
         return 2
     try:
-        if name == "fit":
-            fit(arguments[1:])
+        if name in ("fit", "tasks"):
+            COMMANDS[name](arguments[1:])
         else:
             tyro.cli(COMMANDS[name], prog=f"steelshift {name}", args=arguments[1:])
     except SteelshiftError as error:
@@ -534,6 +650,12 @@ def _help() -> str:
 
 def _summary(report: dict[str, Any], run: Path) -> str:
     """The table of a finished run, for people."""
+    if "tasks" in report:
+        lines = [_task_line(name, scores) for name, scores in report["source"]["tasks"].items()]
+        for name, scores in report.get("target", {}).get("selected", {"tasks": {}})["tasks"].items():
+            before = report["target"]["source_only"]["tasks"][name]["mean_class_accuracy"]
+            lines.append(_task_line(name, scores, f"target ({before:.3f} from the source alone)"))
+        return "\n".join([*lines, report["verdict"], f"report: {run / 'report.html'}   inspector: {run / 'inspector'}"])
     lines = []
     if "auto" in report:
         tried = ", ".join("{method} {score:.3f}".format(**each) for each in report["auto"])
@@ -549,6 +671,13 @@ def _summary(report: dict[str, Any], run: Path) -> str:
         lines.append(report["verdict"])
     lines.append(f"report: {run / 'report.html'}   inspector: {run / 'inspector'}")
     return "\n".join(lines)
+
+
+def _task_line(name: str, scores: dict[str, Any], line: str = "") -> str:
+    """What of one task is printed."""
+    value = "-" if scores["mean_class_accuracy"] is None else f"{scores['mean_class_accuracy']:.3f}"
+    f1 = "-" if scores["macro_f1"] is None else f"{scores['macro_f1']:.3f}"
+    return f"{name:<16} {line + ': ' if line else ''}mean class accuracy {value}, macro F1 {f1}, {scores['n']} images"
 
 
 def _print_json(value: Any) -> None:

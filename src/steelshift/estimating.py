@@ -85,6 +85,8 @@ def _check(view: View, classes: int, images: int) -> None:
 
 def estimate_run(run: Path) -> dict[str, Any]:
     """What `steelshift estimate RUN --json` prints: verdict, estimate, lower_bound, reason."""
+    if not (Path(run) / FILE).is_file() and (Path(run) / "inspector" / "inspector.json").is_file():
+        raise UsageError("estimate_one_task", path=run)
     inspector, baseline, _, _ = read_views(Path(run) / FILE)
     found = estimate.judge_blind(inspector, baseline)
     return {

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from steelshift.data.cache import PixelCache
 from steelshift.data.restyle import restyle
 from steelshift.data.splits import TEST, TRAIN, VAL
-from steelshift.data.stream import resized
+from steelshift.data.stream import CLASS, resized
 from steelshift.inspection.inspector import Inspector, in_batches
 from steelshift.lines import Line, Lines
 from steelshift.losses.embedded import embed, mine
@@ -19,6 +18,7 @@ from steelshift.messages import say
 from steelshift.methods import Method
 from steelshift.methods.bridge import Bridge
 from steelshift.methods.iadsa import IADSA
+from steelshift.multitask.separation import flat_map
 from steelshift.selection.metrics import scores
 from steelshift.selection.validators import proxy_a_distance
 from steelshift.training.config import Config, to_mapping
@@ -112,7 +112,7 @@ def _counts(line: Line) -> dict[str, int]:
 
 
 def _per_class(lines: Lines) -> dict[str, int]:
-    return {name: int((lines.source_labels == index).sum()) for index, name in enumerate(lines.classes.names)}
+    return {name: int((lines.source_labels[CLASS] == index).sum()) for index, name in enumerate(lines.classes.names)}
 
 
 def _shares(predicted: np.ndarray, lines: Lines) -> dict[str, float]:
@@ -168,10 +168,7 @@ def _map(
     features = np.concatenate([part[2] for part in parts])
     if len(features) < 20:
         return None
-    if features.shape[1] > 50 and len(features) > 50:
-        features = PCA(50, random_state=seed, svd_solver="full").fit_transform(features)
-    tsne = TSNE(2, perplexity=min(30, len(features) // 4), init="pca", random_state=seed, method="barnes_hut")
-    places = tsne.fit_transform(features)
+    places = flat_map(features, seed)
     return {
         "x": [round(float(x), 3) for x in places[:, 0]],
         "y": [round(float(y), 3) for y in places[:, 1]],

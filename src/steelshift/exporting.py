@@ -213,6 +213,10 @@ def _describe(model: Any, inspector: Inspector, run: Path) -> Any:
         "weights_sha256": sha256(place_of(run) / "model.safetensors"),
         "steelshift": version("steelshift"),
     }
+    if specification.heads:
+        heads = [dataclasses.asdict(head) for head in specification.heads]
+        facts = {key: value for key, value in facts.items() if key not in ("classes", "temperature", "threshold")}
+        facts["tasks"] = json.dumps(heads, ensure_ascii=False)  # probabilities lie side by side, in this order
     for key, value in facts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = f"steelshift.{key}", str(value)
@@ -259,7 +263,7 @@ def _compare(
     found = {}
     for kind, judge in judges.items():
         with showing(f"verify {' '.join(kind)}", len(images)) as advance:
-            found[kind] = compare(expected, scores(judge, advance), truth)
+            found[kind] = compare(expected, scores(judge, advance), truth, inspector.specification.heads)
     return found
 
 

@@ -28,6 +28,18 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{name} is {value} in {where}. Give a number from {low} to {high}.",
         "{where} 中 {name} 的值为 {value}。请给出 {low} 到 {high} 之间的数值。",
     ),
+    "shift_unknown_metal": (
+        "metal is {value} in {where}. Give one of {known}.",
+        "{where} 中 metal 的值为 {value}。请给出 {known} 之一。",
+    ),
+    "shift_prevalence": (
+        "prevalence is {value} in {where}. Map class names to shares above 0 that sum to less than 1.",
+        "{where} 中 prevalence 的值为 {value}。请为类别名给出大于 0 且总和小于 1 的比例。",
+    ),
+    "shift_unknown_class": (
+        "prevalence names the class {name}, which is not drawn. Give some of {known}.",
+        "prevalence 中的类别 {name} 无法绘制。请从 {known} 中选择。",
+    ),
     "lines_too_short": (
         "{images} images a line are too few for every class to occur. Ask for {least} or more.",
         "每条产线 {images} 张图像太少，无法覆盖所有类别。请至少要求 {least} 张。",
@@ -83,6 +95,101 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "classes_ambiguous": (
         "The class file {path} gives the folder {folder} to two classes. Give it to one.",
         "类别文件 {path} 把文件夹 {folder} 给了两个类别。请只给一个。",
+    ),
+    "tasks_unreadable": (
+        "The tasks file {path} cannot be read ({why}). Write a YAML map from task name to kind and classes.",
+        "无法读取任务文件 {path}（{why}）。请写成从任务名到 kind 和 classes 的 YAML 映射。",
+    ),
+    "task_malformed": (
+        "The task {task} in {path} is not declared rightly: {why}. Correct it; README shows an example.",
+        "{path} 中的任务 {task} 声明有误：{why}。请改正；README 中有示例。",
+    ),
+    "task_no_data": (
+        "The task {task} has its labels in {name}, but no path of {places} ends so. Name that place, or correct it.",
+        "任务 {task} 的标签在 {name} 中，但 {places} 中没有以此结尾的路径。请给出该位置，或改正任务。",
+    ),
+    "task_no_labels": (
+        "No image of {where} has a label of two classes for the task {task}. Check its column and its classes.",
+        "{where} 中没有图像带有任务 {task} 的两个类别的标签。请检查它的列和类别。",
+    ),
+    "task_unlisted": (
+        "Task {task}: {count} images have a value that it does not list, and no label for it: {names}.",
+        "任务 {task}：{count} 张图像的值未被列出，因此没有该任务的标签：{names}。",
+    ),
+    "encoder_cannot_share": (
+        "The encoder has a layer whose channels tasks cannot share ({layer}). Use alexnet, a vgg or a resnet.",
+        "该编码器含有无法在任务间共享通道的层（{layer}）。请使用 alexnet、vgg 或 resnet。",
+    ),
+    "analyse_one_task": (
+        "{run} holds no inspector of declared tasks. Name a finished run of `steelshift fit --tasks ...`.",
+        "{run} 中没有多任务检测器。请给出 `steelshift fit --tasks ...` 完成的运行。",
+    ),
+    "analyse_other_tasks": (
+        "{other} was trained on other tasks than {run}. Compare runs of one tasks file.",
+        "{other} 与 {run} 的任务不同。请比较使用同一任务文件的运行。",
+    ),
+    "analyse_other_encoder": (
+        "The two runs have different encoders, so their gradients cannot be compared. Compare runs of one encoder.",
+        "两次运行的编码器不同，无法比较梯度。请比较使用同一编码器的运行。",
+    ),
+    "analysing": ("analyse", "分析"),
+    "groups_not_yaml": (
+        "{path} is no YAML file. Name one that ends in .yaml; the picture gets its name with .svg.",
+        "{path} 不是 YAML 文件。请给出以 .yaml 结尾的文件名；图片使用同名的 .svg。",
+    ),
+    "group_stopped": (
+        "Stopped; {path} is not written. Run the same command again.",
+        "已停止；未写入 {path}。请重新运行同一命令。",
+    ),
+    "groups_of_one": (
+        "{path} declares one task, and grouping needs two or more. Declare more tasks.",
+        "{path} 只声明了一个任务，而分组至少需要两个。请声明更多任务。",
+    ),
+    "tasks_never_meet": (
+        "No batch holds labels of two tasks, so their gradients cannot be compared. Use --measure maps.",
+        "没有任何批次同时带有两个任务的标签，因此无法比较其梯度。请使用 --measure maps。",
+    ),
+    "relating": ("relate tasks", "比较任务"),
+    "tasks_share_nothing": (
+        "{what} works where tasks meet, and these networks share no channels. Give another --sharing or --ratios.",
+        "{what} 作用于任务共用之处，而这些网络没有共享通道。请更换 --sharing 或 --ratios。",
+    ),
+    "tasks_cannot_split": (
+        "The reading split needs shared and private channels. Use --sharing progressive with ratios that end below 1.",
+        "读法 split 需要共享通道和私有通道。请使用 --sharing progressive，且末端比例小于 1。",
+    ),
+    "aggregator_needs": (
+        "The aggregator {name} needs torchjd and its solvers. Install them: pip install 'steelshift[tasks]'.",
+        "聚合器 {name} 需要 torchjd 及其求解器。请安装：pip install 'steelshift[tasks]'。",
+    ),
+    "no_target": (
+        "There is no target line. Name its images with --target; only a run of declared tasks (--tasks) needs none.",
+        "没有目标产线。请用 --target 给出其图像；只有声明了任务（--tasks）的运行可以没有。",
+    ),
+    "method_one_task": (
+        "The method {method} knows one task alone. With --tasks use one of {known}.",
+        "方法 {method} 只会一个任务。使用 --tasks 时请选 {known} 之一。",
+    ),
+    "not_with_tasks": (
+        "The option {key} does not go with --tasks: the tasks file says which values are of which class. Leave it out.",
+        "选项 {key} 不能与 --tasks 同用：哪个值属于哪个类别由任务文件说明。请去掉它。",
+    ),
+    "one_task_only": (
+        "{what} needs an inspector of one task, and this one answers {count}. Leave it out, or use another inspector.",
+        "{what} 需要单任务检测器，而该检测器有 {count} 个任务。请去掉该选项，或换用其他检测器。",
+    ),
+    "row_tasks_sure": ("Sure of every task.", "所有任务都有把握。"),
+    "row_task_uncertain": (
+        "{task}: {p:.3f} is below the threshold {threshold:.3f}; a person should look",
+        "{task}：{p:.3f} 低于阈值 {threshold:.3f}；请人工查看",
+    ),
+    "tasks_verdict": (
+        "One network for {count} tasks: mean class accuracy {mean:.3f} over them on held-out source images.",
+        "一个网络承担 {count} 个任务：在保留的源图像上各任务平均类别准确率为 {mean:.3f}。",
+    ),
+    "estimate_one_task": (
+        "{path} keeps nothing to estimate from: an estimate is of one task. Judge it with evaluate on labelled images.",
+        "{path} 没有可供估计的内容：估计只针对单个任务。请用 evaluate 在带标签的图像上评判。",
     ),
     "no_classes": (
         "{where} does not hold images of two classes. Put images into a folder a class, or use a manifest with labels.",

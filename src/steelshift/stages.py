@@ -11,14 +11,17 @@ import torch
 from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TRAIN
 from steelshift.data.stream import CLASS, JoinedStream, SourceStream, TargetStream
+from steelshift.data.tasks import known
 from steelshift.errors import UsageError
-from steelshift.inspection.inspector import Inspector, Specification
+from steelshift.inspection.inspector import Inspector
+from steelshift.inspection.specification import Head, Specification
 from steelshift.lines import Lines
 from steelshift.methods import METHODS, Method
 from steelshift.methods.method import Start
 from steelshift.nn.encoders import build_encoder
-from steelshift.nn.heads import task_classifier
+from steelshift.nn.heads import Heads, task_classifier
 from steelshift.nn.normalization import arrange, begin_target
+from steelshift.nn.sharing import sharing_of
 from steelshift.progress import showing
 from steelshift.training.config import Config
 from steelshift.training.loop import Phase, train
@@ -41,12 +44,16 @@ class Training:
         self.method_phase = self._method_phase()
 
     def pretrain(self) -> None:
-        """S1: cross-entropy on the source line; then the baseline, as many steps more of it as the method gets."""
+        """S1: cross-entropy on the source line; then the baseline, as many steps more of it as the method gets.
+
+        Without a target line there is nothing to compare with a baseline, and none is trained.
+        """
         source_only = METHODS["source_only"]
         self.pretrained = source_only(self._fresh(), source_only.Knobs())
         self._train(self._phase("pretrain", 0, self.config.pretrain_steps, folder=self.shared), self.pretrained)
-        self.baseline = source_only(self._start(), source_only.Knobs())
-        self._train(self.baseline_phase, self.baseline)
+        if self.lines.target is not None or self.method_phase is self.baseline_phase:
+            self.baseline = source_only(self._start(), source_only.Knobs())
+            self._train(self.baseline_phase, self.baseline)
 
     def check(self) -> None:
         """Build the method once: what it refuses is refused before anything is trained. Raises UsageError."""
@@ -65,7 +72,7 @@ class Training:
         self._train(phase, method)
         return method
 
-    def oracle(self, labels: np.ndarray) -> Inspector:
+    def oracle(self, labels: np.ndarray | dict[str, np.ndarray]) -> Inspector:
         """The ceiling: same encoder, augmentation and number of steps on the labelled target training split."""
         config = self.config
         phase = self._phase("oracle", 3, config.pretrain_steps + config.steps, folder=self.shared / "judging")
@@ -80,8 +87,9 @@ class Training:
             encoder=config.encoder,
             feature=config.feature,
             size=config.size,
-            classes=self.lines.classes.names,
+            classes=self.lines.classes.names if self.lines.classes else (),
             bit_depth=config.bit_depth,
+            **self._declared(),
         )
         return Inspector(specification).load_weights(safetensors.torch.load(phase.candidate(step).read_bytes()))
 
@@ -89,10 +97,25 @@ class Training:
         """Random weights, or those of the file that the config names."""
         config = self.config
         torch.manual_seed(_seed(config.seed, 0))
-        encoder = build_encoder(config.encoder, config.size, feature=config.feature, weights=config.weights)
+        tasks = self.lines.tasks
+        sharing = None if config.tasks is None else sharing_of(config.sharing, config.ratios, len(tasks))
+        encoder = build_encoder(
+            config.encoder, config.size, feature=config.feature, weights=config.weights, sharing=sharing
+        )
         arrange(encoder, config.normalization, config.encoder)
-        classifier = task_classifier(encoder.width, len(self.lines.classes.names))
-        return Start(encoder, classifier, config.normalization, self.baseline_phase.source.epoch)
+        if sharing is None:
+            classifier = task_classifier(encoder.width, len(self.lines.classes.names))
+        else:
+            classifier = Heads([(task.kind, len(task.classes)) for task in tasks], encoder.trunk.ends)
+        counts = {name: torch.from_numpy(values) for name, values in self.lines.counts().items()}
+        return Start(encoder, classifier, config.normalization, self.baseline_phase.source.epoch, tasks, counts)
+
+    def _declared(self) -> dict[str, Any]:
+        """What a specification says of declared tasks."""
+        if self.config.tasks is None:
+            return {}
+        heads = tuple(Head(task.name, task.kind, task.classes) for task in self.lines.tasks)
+        return {"heads": heads, "sharing": self.config.sharing, "ratios": self.config.ratios}
 
     def _start(self) -> Start:
         """The source-pretrained network."""
@@ -113,7 +136,7 @@ class Training:
         if config.normalization == "domain-specific":
             raise UsageError("few_are_of_the_target")
         phase = self._phase(f"{config.method} with labels", 2, config.steps, candidates=config.candidates)
-        few = self._source(lines.few, lines.few_labels)
+        few = self._source(lines.few, {CLASS: lines.few_labels})
         if config.few_share == 1:
             return dataclasses.replace(phase, source=dataclasses.replace(few, seed=config.seed + FEW))
         # As many images a step as without them.
@@ -126,19 +149,25 @@ class Training:
         return Phase(
             name=name,
             number=number,
-            source=self._source(self.lines.source.part(TRAIN), self.lines.labels(TRAIN)),
-            target=TargetStream(cache=self.lines.target.part(TRAIN), **self._drawing()),
+            source=self._source(
+                self.lines.source.part(TRAIN),
+                {task.name: self.lines.labels(TRAIN, task.name) for task in self.lines.tasks},
+            ),
+            target=self.lines.target and TargetStream(cache=self.lines.target.part(TRAIN), **self._drawing()),
             steps=steps,
             folder=folder or self.config.out,
             candidates=candidates,
         )
 
-    def _labelled_target(self, labels: np.ndarray) -> SourceStream:
-        rows = np.flatnonzero((self.lines.target.side == TRAIN) & (labels >= 0))
-        return self._source(self.lines.target.cache.take(rows), labels[rows])
+    def _labelled_target(self, labels: np.ndarray | dict[str, np.ndarray]) -> SourceStream:
+        """labels: of all target rows, those of a plain run or by task."""
+        labels = {CLASS: labels} if isinstance(labels, np.ndarray) else labels
+        labelled = np.any([known(values) for values in labels.values()], axis=0)
+        rows = np.flatnonzero((self.lines.target.side == TRAIN) & labelled)
+        return self._source(self.lines.target.cache.take(rows), {name: values[rows] for name, values in labels.items()})
 
-    def _source(self, cache: PixelCache, labels: np.ndarray) -> SourceStream:
-        return SourceStream(cache=cache, labels={CLASS: labels}, sampler=self.config.sampler, **self._drawing())
+    def _source(self, cache: PixelCache, labels: dict[str, np.ndarray]) -> SourceStream:
+        return SourceStream(cache=cache, labels=labels, sampler=self.config.sampler, **self._drawing())
 
     def _drawing(self) -> dict[str, Any]:
         config = self.config

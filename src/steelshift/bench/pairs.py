@@ -15,7 +15,7 @@ from PIL import Image
 
 from steelshift.bench.suite import Pair, hash_of_pair
 from steelshift.data.cache import cache_pixels
-from steelshift.data.camera import load_shift, photograph
+from steelshift.data.camera import load_lines, load_shift, photograph
 from steelshift.data.splits import TEST, split
 from steelshift.data.synthetic import write_lines
 from steelshift.data.table import Place, find_classes, list_places, load_classes, read_images, read_labels
@@ -66,7 +66,8 @@ def _make(name: str, pair: Pair, folder: Path) -> tuple[tuple[Path, ...], tuple[
     if pair.synthetic:
         lines = folder / "lines"
         with showing(name, 2 * pair.images) as advance:
-            write_lines(lines, shift=load_shift(pair.synthetic), images=pair.images, seed=SEED, progress=advance)
+            look, shift = load_lines(pair.synthetic)
+            write_lines(lines, source=look, shift=shift, images=pair.images, seed=SEED, progress=advance)
         source, target = (lines / "source",), (lines / "target",)
     elif pair.photographed is not None:
         source, target = _photographed(name, pair.photographed, pair.shift, folder)

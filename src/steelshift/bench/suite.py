@@ -20,12 +20,12 @@ import dataclasses
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from steelshift.data.camera import load_shift
+from steelshift.data.camera import Shift, load_lines
 from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
 from steelshift.training.config import Config, from_mapping, read_mapping, resolve, to_mapping
@@ -181,7 +181,10 @@ def described(pair: Pair) -> dict[str, Any]:
     for key in ("photographed", "masks"):
         values[key] = values[key] and Path(values[key]).name
     values["classes"] = pair.classes and load_classes(pair.classes).holders
-    values["shift"] = asdict(load_shift(pair.synthetic or pair.shift))
+    source, shift = load_lines(pair.synthetic or pair.shift)
+    values["shift"] = shift.record()
+    if pair.synthetic and source != Shift():
+        values["source"] = source.record()
     values["synthetic"] = bool(pair.synthetic)
     for key in ("absent", "unknown"):
         if not values[key]:

@@ -1,11 +1,13 @@
 """A simulated camera, and the description of how a target line differs from the source line.
 
 A `Shift` has a camera part, which `photograph` applies to any grey image, real or drawn, and a scene part,
-which only `synthetic` can apply, because it changes the steel itself.
+which only `synthetic` can apply, because it changes the metal itself.
 """
 
 import io
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from PIL import Image
 from scipy import ndimage
 
+from steelshift.data.metals import METALS
 from steelshift.errors import UsageError
 
 
@@ -53,7 +56,14 @@ class Shift:
     0.5 to 3."""
     jpeg_quality: int = _knob(100, 5, 100)
     """Camera: quality of the JPEG that the line stores; 100 stores without loss. Whole number, 5 to 100."""
+    dust: int = _knob(0, 0, 400)
+    """Camera: specks of dust on its window, out of focus, at the same places in every image; more of them leave
+    the earlier ones where they are. Whole number, 0 to 400."""
 
+    metal: str = "steel"
+    """Scene: steel, aluminium, copper, zinc alloy or titanium alloy. All but steel are written in colour."""
+    reflectance: float = _knob(1.0, 0.3, 2.0)
+    """Scene: factor on how bright the surface is, as another alloy of the metal would be. 0.3 to 2."""
     rolling_wavelength: float = _knob(1.0, 0.25, 4.0)
     """Scene: factor on the distance between rolling lines. 0.25 to 4."""
     rolling_strength: float = _knob(1.0, 0.0, 4.0)
@@ -65,9 +75,27 @@ class Shift:
     class_mix: float = _knob(0.0, 0.0, 0.95)
     """Scene: how unequal classes become: the rarest is 1 - class_mix times as frequent as the commonest.
     0 (balanced) to 0.95."""
+    prevalence: Mapping[str, float] = field(default_factory=dict)
+    """Scene: share of the images that a class gets, by its name; classes that are not named share the rest by
+    `class_mix`. Above 0, together below 1."""
+    edge: float = _knob(0.0, 0.0, 1.0)
+    """Scene: probability that an image shows the strip's edge; its defect then lies there. 0 to 1."""
 
     def __post_init__(self) -> None:
         _check({each.name: getattr(self, each.name) for each in fields(self)}, where="Shift")
+
+    def record(self) -> dict[str, Any]:
+        """The knobs as YAML or JSON holds them. Those that were added since lines were first recorded are left out at
+        their defaults, so that what is recorded of a line, or hashed from it, stays what it was."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        for each in fields(self):
+            default = each.default_factory() if each.default is MISSING else each.default
+            if each.name in _ADDED and values[each.name] == default:
+                del values[each.name]
+        return values
+
+
+_ADDED = {"dust", "metal", "reflectance", "prevalence", "edge"}
 
 
 def _check(values: dict[str, Any], where: object) -> None:
@@ -75,6 +103,15 @@ def _check(values: dict[str, Any], where: object) -> None:
     for name, value in values.items():
         if name not in known:
             raise UsageError("shift_unknown_key", name=name, where=where, known=", ".join(known))
+        if name == "metal":
+            if str(value) not in METALS:
+                raise UsageError("shift_unknown_metal", value=value, where=where, known=", ".join(METALS))
+            continue
+        if name == "prevalence":
+            shares = value.values() if isinstance(value, Mapping) else [0]
+            if not all(isinstance(share, (int, float)) and share > 0 for share in shares) or not sum(shares) < 1:
+                raise UsageError("shift_prevalence", value=value, where=where)
+            continue
         low, high = known[name].metadata["low"], known[name].metadata["high"]
         number = isinstance(value, int) if known[name].type is int else isinstance(value, (int, float))
         if not number or not low <= value <= high:  # a NaN fails the comparison
@@ -135,16 +172,22 @@ the images; no training had a say."""
 
 
 def load_shift(name_or_path: str | Path) -> Shift:
-    """The shift of that name in `SHIFTS`, or the one in a YAML file.
+    """The shift of that name in `SHIFTS`, or the one in a YAML file: the target's part of `load_lines`."""
+    return load_lines(name_or_path)[1]
 
-    The file maps keys of `Shift` to numbers; keys left out keep their defaults. The `shift.yaml` that
+
+def load_lines(name_or_path: str | Path) -> tuple[Shift, Shift]:
+    """What source and target line look like: a neutral source and the shift of that name, or both from a YAML file.
+
+    The file maps keys of `Shift` to values; keys left out keep their defaults. They are of the target line; a key
+    `source` holds such a map for the source line, which is neutral without it. The `shift.yaml` that
     `synthetic.write_lines` leaves is read as well.
 
     Raises `UsageError` if it is neither a name nor a file, if the file is no such mapping, and on unknown
     keys and values outside their ranges.
     """
     if str(name_or_path) in SHIFTS:
-        return SHIFTS[str(name_or_path)]
+        return Shift(), SHIFTS[str(name_or_path)]
     path = Path(name_or_path)
     if not path.is_file():
         raise UsageError("shift_not_found", name=name_or_path, known=", ".join(SHIFTS))
@@ -152,12 +195,57 @@ def load_shift(name_or_path: str | Path) -> Shift:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UsageError("shift_unreadable", where=path, reason=str(error)) from error
-    if isinstance(values, dict) and isinstance(values.get("shift"), dict):
-        values = values["shift"]
     if not isinstance(values, dict):
         raise UsageError("shift_unreadable", where=path, reason=type(values).__name__)
-    _check(values, where=path)
-    return Shift(**values)
+    source = values.pop("source", {})
+    if isinstance(values.get("shift"), dict):
+        values = values["shift"]
+    if not isinstance(source, dict):
+        raise UsageError("shift_unreadable", where=path, reason=type(source).__name__)
+    for part in (source, values):
+        _check(part, where=path)
+    return Shift(**source), Shift(**values)
+
+
+def aged(shift: Shift, age: float) -> Shift:
+    """The line after so many days, 0 or more, without maintenance; what it is on day 0 is `shift`.
+
+    The lamp dims and more at one end, which the camera answers with noise; its window gathers dust and a film that
+    veils and blurs; the rolls wear, so that rolling lines grow and widen; defects become unequally frequent.
+    """
+    return _within_ranges(
+        shift,
+        gain=shift.gain * (0.68 + 0.32 * float(np.exp(-age / 20))),
+        lighting_gradient=shift.lighting_gradient + 0.012 * age,
+        lighting_spread=shift.lighting_spread * float(np.exp(-age / 10)),
+        noise=shift.noise + 0.25 * age,
+        dust=shift.dust + round(2 * age),
+        offset=shift.offset + 0.25 * age,
+        blur=shift.blur + 0.02 * age,
+        rolling_strength=shift.rolling_strength * (1 + 0.04 * age),
+        rolling_wavelength=shift.rolling_wavelength * (1 + 0.02 * age),
+        defect_contrast=shift.defect_contrast * (1 - min(0.006 * age, 0.4)),
+        class_mix=shift.class_mix + 0.025 * age,
+    )
+
+
+def of_new_alloy(shift: Shift) -> Shift:
+    """The same line on another alloy of its metal: brighter, of finer grain, its defects a little fainter."""
+    return _within_ranges(
+        shift,
+        reflectance=1.3 * shift.reflectance,
+        grain=0.5 * shift.grain,
+        rolling_strength=0.8 * shift.rolling_strength,
+        defect_contrast=0.85 * shift.defect_contrast,
+    )
+
+
+def _within_ranges(shift: Shift, **values: float) -> Shift:
+    ranges = {each.name: each.metadata for each in fields(Shift) if each.metadata}
+    return replace(
+        shift,
+        **{name: min(max(value, ranges[name]["low"]), ranges[name]["high"]) for name, value in values.items()},
+    )
 
 
 def photograph(image: np.ndarray, shift: Shift, rng: np.random.Generator) -> np.ndarray:
@@ -181,6 +269,8 @@ def photograph(image: np.ndarray, shift: Shift, rng: np.random.Generator) -> np.
     if dark_field:
         # What scatters little light stays dark; the exponent keeps the surface from turning white.
         levels = 12.0 + 243.0 * (1.0 - np.clip(levels, 0.0, 255.0) / 255.0) ** 1.25
+    if shift.dust:
+        levels = levels * _dust(levels.shape, shift.dust)
     if strength:
         levels = levels * _light(levels.shape, strength, direction)
     if shift.blur:
@@ -217,6 +307,27 @@ def _light(shape: tuple[int, ...], strength: float, direction: float) -> np.ndar
             for length in shape)  # fmt: skip
     towards = np.float32(np.cos(direction)) * x[None, :] + np.float32(np.sin(direction)) * y[:, None]
     return 1.0 + np.float32(strength) * np.clip(towards, -1.0, 1.0)
+
+
+@lru_cache(maxsize=64)
+def _dust(shape: tuple[int, ...], specks: int) -> np.ndarray:
+    """Factors 0 to 1 of light that soft round specks let through; their places are the camera's, not the image's."""
+    height, width = shape
+    drawn = np.random.default_rng(_WINDOW).random((400, 4), dtype=np.float32)[:specks]
+    clear = np.ones(shape, dtype=np.float32)
+    for y, x, size, shade in drawn:
+        radius = (0.004 + 0.02 * size**3) * min(height, width) + 0.5
+        reach = int(3 * radius) + 1
+        top, left = int(y * height), int(x * width)
+        rows, columns = slice(max(0, top - reach), top + reach + 1), slice(max(0, left - reach), left + reach + 1)
+        part = clear[rows, columns]
+        down = np.arange(rows.start, rows.start + part.shape[0])[:, None] - y * height
+        across = np.arange(columns.start, columns.start + part.shape[1])[None, :] - x * width
+        part *= 1 - (0.15 + 0.35 * shade) * np.exp(-(((down**2 + across**2) / radius**2) ** 2))
+    return clear
+
+
+_WINDOW = 20  # the seed of the dust: one camera's
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -14,10 +14,11 @@ from torch import Tensor
 from steelshift.data.augment import Augmentation, boxes, grey_values
 from steelshift.data.cache import PixelCache
 from steelshift.data.shapes import alike
+from steelshift.data.tasks import PLAIN, cells
 from steelshift.resample import resample, to_grey
 
 Sampler = Literal["balanced", "random"]
-CLASS = "class"
+CLASS = PLAIN
 """The task of a plain run."""
 CPU = torch.device("cpu")
 
@@ -27,7 +28,7 @@ class SourceBatch:
     images: Tensor
     """float32 (B, 1, S, S) in [0, 255]."""
     labels: dict[str, Tensor]
-    """int64 (B,) by task; -1 where an image has no label for the task."""
+    """int64 (B,) by task, of a multi-label task (B, K) of 0 and 1; -1 where an image has no label for the task."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class _Images:
 @dataclass(frozen=True, kw_only=True)
 class SourceStream(_Images):
     labels: dict[str, np.ndarray]
-    """int64 (images,) by task."""
+    """int64 (images,) by task, or (images, K)."""
     sampler: Sampler = "balanced"
-    """balanced: P classes of K images each, so that every class has a positive; random: in turn."""
+    """balanced: P classes (of any task) of K images each, so that every class has a positive; random: in turn."""
 
     def __getitem__(self, step: int) -> SourceBatch:
         rng = self._generator(1, step)
@@ -92,13 +93,12 @@ class SourceStream(_Images):
         return SourceBatch(self._draw(rows, rng)[0], labels)
 
     def _balanced(self, rng: np.random.Generator) -> np.ndarray:
-        labels = next(iter(self.labels.values()))
-        present = np.unique(labels[labels >= 0])
-        chosen = rng.permutation(present)[: max(1, self.batch // 2)]
+        classes = [members for labels in self.labels.values() for members in cells(labels)]
+        chosen = rng.permutation(len(classes))[: max(1, self.batch // 2)]
         rows = []
-        for place, label in enumerate(chosen):
+        for place, number in enumerate(chosen):
             wanted = self.batch // len(chosen) + (place < self.batch % len(chosen))
-            members = np.flatnonzero(labels == label)
+            members = classes[number]
             rows.append(rng.choice(members, wanted, replace=len(members) < wanted))
         return np.concatenate(rows)
 

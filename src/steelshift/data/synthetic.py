@@ -1,14 +1,16 @@
-"""Hot-rolled steel drawn by numbers: a qualified surface and six defects, each with its mask.
+"""Strips of metal drawn by numbers: a qualified surface and six defects, each with its mask.
 
 The surface of an image is drawn without knowing the class, from wide ranges that all classes share, so that
 shapes carry the class and brightness or roughness don't. Lengths are in 200ths of the image side (pixels at
 the usual size), and the rolling direction is vertical.
 """
 
+import csv
+import io
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,11 +18,29 @@ import numpy as np
 import yaml
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from steelshift.data.camera import Shift, magnify, photograph
+from steelshift.data.camera import Shift, aged, magnify, of_new_alloy, photograph
+from steelshift.data.metals import METALS, coloured
 from steelshift.errors import UsageError
 
 CLASSES = ("qualified", "crazing", "inclusion", "patches", "pitting", "rolled-in scale", "scratches")
+
+MECHANISMS = {
+    "qualified": "none",
+    "crazing": "thermal",
+    "inclusion": "foreign matter",
+    "patches": "chemical",
+    "pitting": "chemical",
+    "rolled-in scale": "thermal",
+    "scratches": "mechanical",
+}
+"""What makes each defect."""
+EXTENTS = {"none": 0.0, "small": 0.045, "medium": 0.11, "large": 1.0}
+"""How much of an image is defective, as words in order, and the largest share of its area that each is used for."""
+QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
+COLUMNS = ("path", "label", "mechanism", "extent", "place", "quadrant", "metal", "alloy", "day")
+"""Of the manifest of a line; empty where there is nothing to say."""
 
 _LINES = ("source", "target")
 _NEUTRAL = Shift()
@@ -29,11 +49,12 @@ _NEUTRAL = Shift()
 def draw(
     class_name: str, rng: np.random.Generator, *, size: int = 200, shift: Shift = _NEUTRAL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One image of the class as the shifted line would show it, and where its defect lies.
+    """One image of the class as the shifted line would show it, in grey, and where its defect lies.
 
     Returns the image, uint8 (size, size), and the mask, bool (size, size), True on the defect and all False
     for "qualified". Generators in the same state give the same surface and the same camera for every class,
-    so an image has a qualified twin that differs by the defect alone. `size` is in pixels, 32 or more.
+    so an image has a qualified twin that differs by the defect alone. Where the strip's edge is seen, a defect lies
+    beside it. `size` is in pixels, 32 or more.
 
     Raises `ValueError` on a class that isn't in `CLASSES` and on a smaller size.
     """
@@ -42,50 +63,83 @@ def draw(
     if size < 32:
         raise ValueError(f"size must be 32 pixels or more, not {size}")
     for_surface, for_defect, for_camera = (np.random.default_rng(s) for s in rng.integers(2**63, size=3))
+    inward = None
+    if shift.edge:
+        for_edge = np.random.default_rng(rng.integers(2**63))
+        inward = _strip_edge(for_edge, size, shift)
     reflectance, roughness = _surface(for_surface, size, shift)
     mask = np.zeros((size, size), dtype=bool)
     if class_name != "qualified":
-        shape, strength = _visible_defect(class_name, for_defect, size, shift.scale)
-        # Rougher steel needs stronger defects, or they would drown in it.
-        reflectance = reflectance * (1.0 + (strength + 1.5 * roughness) * shift.defect_contrast * shape)
+        shape, strength = _visible_defect(class_name, for_defect, size, shift.scale, inward)
+        if class_name in _OXIDES:
+            strength *= METALS[shift.metal].oxide
+        # Rougher metal needs stronger defects, or they would drown in it.
+        contrast = (strength + float(np.copysign(1.5, strength)) * roughness) * shift.defect_contrast
+        reflectance = reflectance * (1.0 + contrast * shape)
         mask = magnify((np.abs(shape) > 0.35).astype(np.float32), shift.scale) > 0.5
+    if inward is not None:
+        reflectance = _beyond_strip(reflectance, inward, for_edge)
     scene = np.rint(255.0 * np.clip(reflectance, 0.0, 1.0)).astype(np.uint8)
     return photograph(scene, shift, for_camera), mask
 
 
 def write_lines(
-    out: Path, *, shift: Shift, images: int, seed: int, progress: Callable[[int], None] | None = None
+    out: Path,
+    *,
+    shift: Shift,
+    images: int,
+    seed: int,
+    source: Shift = _NEUTRAL,
+    days: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a labelled source line and a shifted target line as class folders, with masks.
+    """Write a labelled source line and a shifted target line as class folders, with masks and manifests.
 
     Makes `out/source/<class>/<number>.png` and `out/target/...`, `images` (7 or more) of each,
-    `out/masks/{source,target}/<class>/<number>.png` for the defective ones (white = defect), and
-    `out/shift.yaml` with shift, images and seed. Numbers run over the whole line and tell nothing of the
-    class. The source is balanced to within one image and taken by the neutral camera; the target follows
-    `shift`, with class frequencies by its `class_mix`: qualified the commonest, the order of the others drawn
-    from `seed` (0 or more). An image depends on (seed, line, number) and the shift alone, so a longer line
-    begins with the shorter one. `progress` is told how many of the 2 x `images` are written, after each.
+    `out/masks/{source,target}/<class>/<number>.png` for the defective ones (white = defect),
+    `out/{source,target}.csv` with the `COLUMNS` of every image, and `out/shift.yaml` with shift, images and seed.
+    Numbers run over the whole line and tell nothing of the class. The source is by default balanced to within one
+    image and taken by the neutral camera; the target follows `shift`, with class frequencies by its `class_mix` and
+    `prevalence`: qualified the commonest, the order of the others drawn from `seed` (0 or more). An image depends on
+    (seed, line, number) and the line's shift alone, so a longer line begins with the shorter one. `progress` is told
+    how many of the 2 x `images` are written, after each.
+
+    days: spreads the target line evenly over so many days, `out/target/day-07/<class>/...`, in which it ages without
+        maintenance (`camera.aged`) and, in the second half of a month, takes up a new alloy; 0 for none.
 
     Nothing half-written is left: the lines grow in a hidden folder beside `out`, which is renamed at the end.
 
-    Raises `UsageError` if `out` is a file or a folder that isn't empty, and on fewer than 7 images.
+    Raises `UsageError` if `out` is a file or a folder that isn't empty, on fewer than 7 images (a day), and on a
+    prevalence of unknown classes.
     """
     out = Path(out).absolute()
-    if images < len(CLASSES):
-        raise UsageError("lines_too_short", images=images, least=len(CLASSES))
+    if images < len(CLASSES) * max(1, days):
+        raise UsageError("lines_too_short", images=images, least=len(CLASSES) * max(1, days))
+    for name in (name for each in (source, shift) for name in each.prevalence):
+        if name not in CLASSES:
+            raise UsageError("shift_unknown_class", name=name, known=", ".join(CLASSES))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("folder_not_empty", where=out)
     growing = out.with_name(f".{out.name}.{os.getpid()}.partial")
     growing.mkdir(parents=True)
     try:
         done = 0
-        for line, line_shift in zip(_LINES, (_NEUTRAL, shift), strict=True):
+        for line, line_shift in zip(_LINES, (source, shift), strict=True):
+            text = io.StringIO()
+            manifest = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            manifest.writeheader()
             for number in range(images):
-                _write_image(growing, line, number, line_shift, seed)
+                day = 1 + number * days // images if line == "target" and days else None
+                manifest.writerow(_write_image(growing, line, number, line_shift, seed, day))
                 done += 1
                 if progress:
                     progress(done)
-        record = {"shift": asdict(shift), "images": images, "seed": seed}
+            (growing / f"{line}.csv").write_text(text.getvalue(), encoding="utf-8")
+        record = {"shift": shift.record(), "images": images, "seed": seed}
+        if source != _NEUTRAL:
+            record["source"] = source.record()
+        if days:
+            record["days"] = days
         (growing / "shift.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         if out.exists():
             out.rmdir()  # empty, as checked; not every system renames onto a folder
@@ -95,27 +149,69 @@ def write_lines(
         raise
 
 
-def _write_image(root: Path, line: str, number: int, shift: Shift, seed: int) -> None:
-    class_name = _class_of(number, line, shift.class_mix, seed)
-    image, mask = draw(class_name, _generator(seed, line, 0, number), shift=shift)
-    pictures = {root / line / class_name: image}
+def _write_image(root: Path, line: str, number: int, shift: Shift, seed: int, day: int | None) -> dict[str, object]:
+    """Writes the image and, of a defective one, its mask; returns its row of the manifest."""
+    new_alloy = False
+    if day is not None:
+        shift = aged(shift, day - 1)
+        share = min(max((day - 15) / 25, 0.0), 0.6)
+        new_alloy = _generator(seed, line, 3, number).random() < share
+    class_name = _class_of(number, line, shift, seed)
+    if new_alloy:
+        shift = of_new_alloy(shift)
+    for_image = _generator(seed, line, 0, number)
+    if shift.edge:  # decided here for the manifest's sake: of the images that may show the edge, so many do
+        shift = replace(shift, edge=float(_generator(seed, line, 4, number).random() < shift.edge))
+    image, mask = draw(class_name, for_image, shift=shift)
+    inside = Path(line) if day is None else Path(line) / f"day-{day:02d}"
+    pictures = {inside / class_name: coloured(image, shift.metal)}
     if class_name != "qualified":
-        pictures[root / "masks" / line / class_name] = mask.astype(np.uint8) * 255
+        pictures["masks" / inside / class_name] = mask.astype(np.uint8) * 255
     for folder, picture in pictures.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"{number:06d}.png", compress_level=1)
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(root / folder / f"{number:06d}.png", compress_level=1)
+    return {
+        "path": (inside / class_name / f"{number:06d}.png").as_posix(),
+        "label": class_name,
+        "mechanism": MECHANISMS[class_name],
+        "extent": extent(mask),
+        "place": "edge" if shift.edge else "centre",
+        "quadrant": quadrant(mask),
+        "metal": shift.metal,
+        "alloy": "" if day is None else "new" if new_alloy else "usual",
+        "day": "" if day is None else day,
+    }
+
+
+def extent(mask: np.ndarray) -> str:
+    """The word of `EXTENTS` for a mask, bool (H, W)."""
+    share = mask.mean()
+    return next(word for word, largest in EXTENTS.items() if share <= largest)
+
+
+def quadrant(mask: np.ndarray) -> str:
+    """Where the middle of a mask, bool (H, W), lies: one of `QUADRANTS`; empty without a defect."""
+    if not mask.any():
+        return ""
+    rows, columns = np.nonzero(mask)
+    lower, right = rows.mean() >= (mask.shape[0] - 1) / 2, columns.mean() >= (mask.shape[1] - 1) / 2
+    return QUADRANTS[2 * int(lower) + int(right)]
 
 
 def _generator(seed: int, line: str, *place: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_LINES.index(line), *place)))
 
 
-def _class_of(number: int, line: str, class_mix: float, seed: int) -> str:
+def _class_of(number: int, line: str, shift: Shift, seed: int) -> str:
     """The class of an image, from its number alone: every run of 7 numbers is spread evenly over 0..1 in
     shuffled order, and the cumulated class frequencies are looked up there."""
     count = len(CLASSES)
     order = np.r_[0, 1 + _generator(seed, line, 1).permutation(count - 1)]
-    frequencies = (1.0 - class_mix) ** (np.arange(count) / (count - 1))
+    frequencies = (1.0 - shift.class_mix) ** (np.arange(count) / (count - 1))
+    if shift.prevalence:
+        given = np.array([shift.prevalence.get(CLASSES[index], 0.0) for index in order])
+        rest = np.where(given > 0, 0.0, frequencies)
+        frequencies = given + (1.0 - given.sum()) * rest / max(rest.sum(), 1e-12)
     run, position = divmod(number, count)
     place = _generator(seed, line, 2, run).permutation(count)[position]
     within = (0.5 + run * 0.618034) % 1.0  # golden ratio: runs fill the gaps that earlier runs left
@@ -130,35 +226,56 @@ def _class_of(number: int, line: str, class_mix: float, seed: int) -> str:
 def _surface(rng: np.random.Generator, size: int, shift: Shift) -> tuple[np.ndarray, float]:
     """Reflectance (size, size) around 0.25 to 0.65, and the contrast of its texture, 0.03 to 0.2."""
     # All plain numbers first: the noise takes more or fewer draws under another shift.
-    level, tilt = rng.uniform(0.28, 0.62), rng.normal(0.0, 0.03)
+    metal = METALS[shift.metal]
+    level, tilt = rng.uniform(*metal.level), rng.normal(0.0, 0.03)
     slope, direction = rng.uniform(0.0, 0.002), rng.uniform(0.0, 2 * np.pi)
-    lines, wavelength = rng.uniform(0.01, 0.05), rng.uniform(5.0, 11.0)
-    grain, grain_width = rng.uniform(0.02, 0.09), rng.uniform(0.5, 1.0)
-    mottle, cloud = rng.uniform(0.01, 0.07), (rng.uniform(30, 120), rng.uniform(20, 80))
+    lines, wavelength = rng.uniform(*metal.lines), rng.uniform(*metal.wavelength)
+    grain, grain_width = rng.uniform(*metal.grain), rng.uniform(*metal.grain_width)
+    mottle, cloud = rng.uniform(*metal.mottle), (rng.uniform(*metal.cloud_along), rng.uniform(*metal.cloud_across))
     sensor = rng.uniform(0.003, 0.01)
     for_lines, for_grain, for_rest = (np.random.default_rng(s) for s in rng.integers(2**63, size=3))
 
+    level, long = level * shift.reflectance, metal.length
     lines, wavelength = lines * shift.rolling_strength, wavelength * shift.rolling_wavelength
     grain, grain_width = grain * shift.grain**0.5, grain_width * shift.grain**0.5
     texture = (
-        lines * _noise(for_lines, size, 25 * wavelength, wavelength, tilt)
-        + 0.8 * lines * _noise(for_lines, size, 40 * wavelength, 4 * wavelength, tilt)
-        + grain * _grain(for_grain, size, grain_width)
+        lines * _noise(for_lines, size, long * wavelength, wavelength, tilt - metal.crossed)
+        + 0.8 * lines * _noise(for_lines, size, 1.6 * long * wavelength, 4 * wavelength, tilt + metal.crossed)
+        + grain * _grain(for_grain, size, grain_width, metal.stretch)
         + mottle * _noise(for_rest, size, *cloud, tilt)
     )
     y, x = _grid(size)
     light = 1.0 + slope * (float(np.cos(direction)) * (x - 100) + float(np.sin(direction)) * (y - 100))
     hiss = sensor * for_rest.standard_normal((size, size), dtype=np.float32)
-    return level * light * np.exp(texture) + hiss, float(np.sqrt(lines**2 + grain**2 + mottle**2))
+    facets = for_rest.uniform(*metal.facets)
+    if facets:
+        texture = texture + facets * _facets(for_rest, size, metal.facet)
+    roughness = float(np.sqrt(lines**2 + grain**2 + mottle**2 + facets**2))
+    return level * light * np.exp(texture) + hiss, roughness
 
 
-def _grain(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
-    """Unit noise of grains `width` wide (as a standard deviation) and twice that along the rolling direction.
+def _facets(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
+    """Crystals (size, size) side by side, about `width` wide, of about unit contrast; each has its own brightness,
+    and shades off in a direction of its own."""
+    y, x = _grid(size)
+    count = int((200 / width + 2) ** 2)
+    middles = rng.uniform(-width, 200 + width, (count, 2))
+    places = np.stack(np.broadcast_arrays(y, x), axis=-1).reshape(-1, 2)
+    # A wave on the places makes borders ragged.
+    places = places + 0.12 * width * np.stack([_noise(rng, size, width, width).ravel() for _ in range(2)], axis=-1)
+    owner = cKDTree(middles).query(places)[1]
+    brightness, lean = rng.standard_normal(count), rng.normal(0.0, 0.8 / width, (count, 2))
+    crystals = brightness[owner] + ((places - middles[owner]) * lean[owner]).sum(-1)
+    return crystals.reshape(size, size).astype(np.float32)
+
+
+def _grain(rng: np.random.Generator, size: int, width: float, stretch: float) -> np.ndarray:
+    """Unit noise of grains `width` wide (as a standard deviation) and `stretch` times that along the rolling direction.
 
     Filtered from single pixels, since a lattice this fine would show.
     """
     grain = rng.standard_normal((size, size), dtype=np.float32)
-    spread = np.array([2 * width, width]) * size / 200
+    spread = np.array([stretch * width, width]) * size / 200
     grain = ndimage.gaussian_filter(grain, spread, mode="wrap", truncate=2.5)
     return grain / grain.std()
 
@@ -197,17 +314,58 @@ def _noise(rng: np.random.Generator, size: int, along: float, across: float, til
 # The defects: each function returns a shape (size, size), -1 (darkest) over 0 (no defect) to 1 (brightest)
 
 
-def _visible_defect(class_name: str, rng: np.random.Generator, size: int, scale: float) -> tuple[np.ndarray, float]:
-    """A shape that the magnified camera still sees, and its contrast."""
+def _visible_defect(
+    class_name: str, rng: np.random.Generator, size: int, scale: float, inward: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """A shape that the magnified camera still sees, at the strip's edge if that is seen, and its contrast."""
     shape_of, least_share, weakest, strongest = _DEFECTS[class_name]
+    if inward is not None:
+        least_share = 0.3 * least_share / max(1.0, scale)  # of what would be seen of a whole view of strip
     # Half a defect cut off at the border is hard to name, so the outer twentieth of the view doesn't count.
     margin = round(size * (1 - 0.9 / max(1.0, scale)) / 2)
     for _ in range(20):
         shape = shape_of(rng, size)
+        if inward is not None:
+            shape = _at_edge(shape, inward, scale)
         seen = shape[margin : size - margin, margin : size - margin]
         if (np.abs(seen) > 0.35).mean() >= least_share:
             break
     return shape, rng.uniform(weakest, strongest)
+
+
+def _strip_edge(rng: np.random.Generator, size: int, shift: Shift) -> np.ndarray | None:
+    """How far inside the strip each pixel lies, (size, size) in 200ths, negative beyond its edge; None if the image
+    does not show the edge."""
+    shown, left, place = rng.random() < shift.edge, rng.random() < 0.5, rng.uniform(25.0, 70.0)
+    if not shown:
+        return None
+    _, x = _grid(size)
+    path = 100 + place / max(1.0, shift.scale) + 0.6 * _wobble(rng, size, 60)[:, None]
+    return path - (200 - x if left else x)
+
+
+def _at_edge(shape: np.ndarray, inward: np.ndarray, scale: float) -> np.ndarray:
+    """The shape moved across the strip to its edge, and cut off beyond a band of it."""
+    band = _EDGE_BAND / max(1.0, scale)
+    size = shape.shape[1]
+    columns = np.nonzero(np.abs(shape) > 0.35)[1]
+    wanted = np.nonzero(np.abs(inward[size // 2] - band / 2) < 2)[0].mean()
+    moved = wanted - (columns.mean() if columns.size else size / 2)
+    shape = ndimage.shift(shape, (0.0, moved), order=1, mode="mirror")
+    return np.where(inward > 0, shape * _step((band - inward) / 3), 0.0).astype(np.float32)
+
+
+def _beyond_strip(reflectance: np.ndarray, inward: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The strip up to its sheared edge, and the dark table beyond it."""
+    burr, table = rng.uniform(-0.35, 0.5), rng.uniform(0.02, 0.12)
+    strip = reflectance * (1.0 + burr * np.exp(-((inward / 1.6) ** 2)))
+    below = table * (1.0 + 0.15 * _noise(rng, len(inward), 80, 60)) * (1.0 - 0.7 * np.exp(inward / 10).clip(0, 1))
+    share = _step(inward / 0.6)
+    return share * strip + (1.0 - share) * below
+
+
+_EDGE_BAND = 50.0  # 200ths of the view: how far from the edge a defect still counts as being there
+_OXIDES = ("patches", "pitting", "rolled-in scale")
 
 
 def _above(values: np.ndarray, share: float, softness: float) -> np.ndarray:

@@ -6,6 +6,43 @@ from steelshift.inspection.inspector import Specification
 from steelshift.training.config import Config
 
 
+def task_card(config: Config, specification: Specification, lock: dict[str, Any]) -> str:
+    """The card of an inspector of declared tasks."""
+    counts = {part: len(rows) for part, rows in lock["source"].items()}
+    target = lock.get("target")
+    moved = "for the target line" if target else "for the line of those images"
+    tasks = "\n".join(
+        f"- {head.task} ({head.kind}): {', '.join(head.classes)}; temperature {head.temperature:.3f}, "
+        f"below {head.threshold:.3f} a person should look"
+        for head in specification.heads
+    )
+    used = f"- target images without labels: {len(target['train'])} train\n" if target else ""
+    return f"""# Inspector
+
+## Intended use
+
+Says several things of images of one surface of a production line, brought to {specification.size} x
+{specification.size} grey pixels:
+
+{tasks}
+
+It was trained on labelled images, not each of them labelled for every task, {moved}.
+An image of another line, camera or lighting, or a defect of another class, gets one of these answers too.
+
+## How it was made
+
+- method {config.method}, encoder {specification.encoder} ({specification.feature}), channels shared: {config.sharing},
+  seed {config.seed}
+- {config.pretrain_steps} steps on the source line, {config.steps} steps of the method, batch {config.batch} a line
+- source images: {counts["train"]} train, {counts["val"]} validation, {counts["test"]} test
+{used}
+## Limits
+
+Confidences are calibrated on held-out source images. Judge it with `steelshift evaluate` on labelled images that were
+not used for training.
+"""
+
+
 def model_card(config: Config, specification: Specification, lock: dict[str, Any]) -> str:
     counts = {
         line: {part: len(rows) for part, rows in parts.items()} for line, parts in lock.items() if line != "classes"

@@ -88,7 +88,7 @@ def load(folder: Path, runtime: str | None = None, precision: str | None = None)
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA:
             raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
-        specification = Specification(**record["inspector"] | {"classes": tuple(record["inspector"]["classes"])})
+        specification = Specification.of(record["inspector"])
         entry = _choose(folder, record["graphs"], runtime, precision)
         kind = entry["runtime"], entry["precision"]
         exported = Exported(specification, folder, *kind, identity=str(record["weights_sha256"]))

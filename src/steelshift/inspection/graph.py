@@ -55,8 +55,7 @@ class _Network(nn.Module):
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, ...]:
         features, maps = self.inspector.features_and_maps(prepared)
-        logits = self.inspector.classifier(features)
-        probabilities = (logits / self.inspector.specification.temperature).softmax(1)
+        probabilities = self.inspector.calibrated(self.inspector.classifier(features))
         return (probabilities, features) if maps is None else (probabilities, features, maps)
 
 

@@ -63,6 +63,15 @@ class Counts:
 
 def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: Wishes) -> Counts:
     """Write a row for every image of the sources. Raises UsageError, DataError, RunFailed."""
+    heads = inspector.specification.heads
+    single = {
+        "--review-rate": wishes.review_rate is not None,
+        "--heatmaps defects": wishes.heatmaps == "defects",
+        "--fail-on defect": "defect" in wishes.fail_on,
+    }
+    if heads and any(single.values()):
+        what = next(name for name, wished in single.items() if wished)
+        raise UsageError("one_task_only", what=what, count=len(heads))
     limits = limits_of(inspector, wishes.review_rate)
     counts = Counts()
     heat = wishes.heatmaps != "none"
@@ -83,10 +92,10 @@ def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: W
     if wishes.watch:
         note(say("watching", where=", ".join(map(str, sources)), out=out))
         with stop_requests() as requests:
-            for _ in follow(list(sources), out, inspect, lambda: bool(requests), use):
+            for _ in follow(list(sources), out, inspect, lambda: bool(requests), use, heads):
                 pass
         return counts
     found, total = find_images(sources, every=wishes.every, but=out)
     with showing("inspect", total) as advance:
-        write_rows(map(use, inspect(found, advance)), out)
+        write_rows(map(use, inspect(found, advance)), out, heads)
     return counts

@@ -30,7 +30,8 @@ from steelshift.inspection.sharpen import sharpen
 from steelshift.inspection.specification import SCHEMA, Answer, Specification
 from steelshift.inspection.sums import check_sums, sha256, write_sums
 from steelshift.nn.encoders import build_encoder, last_convolution
-from steelshift.nn.heads import task_classifier
+from steelshift.nn.heads import Heads, task_classifier
+from steelshift.nn.sharing import sharing_of
 from steelshift.resample import resample, to_grey, whole
 from steelshift.selection.answers import Answers
 
@@ -44,14 +45,21 @@ class Inspector(nn.Module):
     def __init__(self, specification: Specification) -> None:
         super().__init__()
         self.specification = specification
-        self.encoder = build_encoder(specification.encoder, specification.size, feature=specification.feature)
-        self.classifier = task_classifier(self.encoder.width, len(specification.classes))
+        heads = specification.heads
+        sharing = sharing_of(specification.sharing, specification.ratios, len(heads)) if heads else None
+        self.encoder = build_encoder(
+            specification.encoder, specification.size, feature=specification.feature, sharing=sharing
+        )
+        if sharing is None:
+            self.classifier = task_classifier(self.encoder.width, len(specification.classes))
+        else:
+            self.classifier = Heads([(head.kind, len(head.classes)) for head in heads], self.encoder.trunk.ends)
         self.reference: Reference | None = None
         self.identity = ""
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, C), C = 1 or 3 -> probabilities float32 (B, K)."""
+        """uint8 (B, H, W, C), C = 1 or 3 -> probabilities float32 (B, K), of all tasks side by side."""
         return self.probabilities(self.prepare(images))
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -64,7 +72,17 @@ class Inspector(nn.Module):
 
     def probabilities(self, prepared: Tensor) -> Tensor:
         """float32 (B, 1, S, S) -> calibrated probabilities (B, K)."""
-        return (self.logits(prepared) / self.specification.temperature).softmax(1)
+        return self.calibrated(self.logits(prepared))
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Logits (B, K) -> probabilities (B, K), each task's by itself."""
+        if not self.specification.heads:
+            return (logits / self.specification.temperature).softmax(1)
+        parts = []
+        for head, where in zip(self.specification.heads, self.specification.columns.values(), strict=True):
+            scaled = logits[:, where] / head.temperature
+            parts.append(scaled.sigmoid() if head.kind == "multi-label" else scaled.softmax(1))
+        return torch.cat(parts, 1)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -74,8 +92,8 @@ class Inspector(nn.Module):
 
     @cached_property
     def drawing(self) -> tuple[nn.Module, Heat] | None:
-        """The layer that reads the last maps, and heat from them; None for encoders of a form that is not known."""
-        return heat_of(self.encoder, self.classifier)
+        """The layer that reads the last maps, and heat from them; None for networks of a form that is not known."""
+        return None if self.specification.heads else heat_of(self.encoder, self.classifier)
 
     def features_and_maps(self, even: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 (B, 1, S, S), evenly lit -> features (B, F), and last maps (B, C, h, w) where heat needs them."""
@@ -92,17 +110,17 @@ class Inspector(nn.Module):
             features, found = self.features_and_maps(self.encoder.even(prepared))
         else:
             features = self.encoder(prepared)
-        probabilities = (self.classifier(features) / self.specification.temperature).softmax(1)
+        probabilities = self.calibrated(self.classifier(features))
         if maps and found is None:
             found = prepared  # heat needs a pass of its own
         return Answer(probabilities.numpy(), features.numpy(), None if found is None else found.numpy())
 
     def heat(self, maps: np.ndarray) -> np.ndarray:
-        """Maps of an answer -> heat of the best class, float32 (B, h, w) in [0, 1]."""
+        """Maps of an answer -> heat of the best class, of the first task, float32 (B, h, w) in [0, 1]."""
         given = torch.from_numpy(maps)
         if self.drawing is None:
             with torch.no_grad():
-                best = self.logits(given).argmax(1)
+                best = self.logits(given)[:, next(iter(self.specification.columns.values()))].argmax(1)
             heat = self.evidence(given, best).numpy()
             return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
         with torch.inference_mode():
@@ -119,7 +137,7 @@ class Inspector(nn.Module):
     def heat_maps(self, prepared: Tensor, of_class: Tensor) -> Tensor:
         """Where in the image the evidence for a class lies: float (B, S, S) in [0, 1].
 
-        prepared: (B, 1, S, S) in [0, 255]. of_class: int64 (B,).
+        prepared: (B, 1, S, S) in [0, 255]. of_class: int64 (B,), with several tasks the place of its probability.
         """
         grey = prepared[:, 0].detach().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         evidence = self.evidence(prepared, of_class).cpu().numpy()
@@ -153,7 +171,7 @@ def in_batches(
 @torch.inference_mode()
 def answers(inspector: Inspector, prepared: Tensor, batch: int = 64) -> Answers:
     """Features and uncalibrated logits of (N, 1, S, S), in one pass."""
-    device = inspector.classifier.weight.device
+    device = next(inspector.parameters()).device
     features = [inspector.encoder(part.to(device)) for part in prepared.split(batch)]
     logits = [inspector.classifier(part) for part in features]
     return Answers(torch.cat(features).cpu().numpy(), torch.cat(logits).cpu().numpy())
@@ -187,7 +205,7 @@ def load(folder: Path) -> Inspector:
         record = json.loads((folder / "inspector.json").read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA:
             raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
-        inspector = Inspector(Specification(**record | {"classes": tuple(record["classes"])}))
+        inspector = Inspector(Specification.of(record))
         inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         _check_golden(inspector, folder)
         inspector.reference = reference.load(folder, inspector.encoder.width, len(record["classes"]))
@@ -201,6 +219,14 @@ def load(folder: Path) -> Inspector:
         why = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise ArtifactRefused("inspector_broken", path=folder, why=why) from error
     return inspector
+
+
+def of_tasks(run: Path) -> bool:
+    """Whether a folder holds an inspector of declared tasks, as far as can be read."""
+    try:
+        return bool(json.loads((place_of(run) / "inspector.json").read_text(encoding="utf-8"))["heads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def identity(folder: Path) -> str:

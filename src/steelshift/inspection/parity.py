@@ -1,8 +1,11 @@
 """Whether two runtimes give the same answers: functions of arrays, without torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from steelshift.inspection.specification import Head
 
 LARGEST = {"fp32": 1e-4}
 """Largest difference of a probability."""
@@ -36,11 +39,26 @@ class Parity:
         )
 
 
-def compare(expected: np.ndarray, found: np.ndarray, truth: np.ndarray | None = None) -> Parity:
-    """Probabilities (N, K) of the inspector and of a graph; truth: class index (N,), -1 where unknown."""
-    other = expected.argmax(1) != found.argmax(1)
-    best = np.sort(expected, axis=1)
-    tied = other & (best[:, -1] - best[:, -2] <= TIE)
+def compare(
+    expected: np.ndarray, found: np.ndarray, truth: np.ndarray | None = None, heads: Sequence[Head] = ()
+) -> Parity:
+    """Probabilities (N, K) of the inspector and of a graph; truth: class index (N,), -1 where unknown.
+
+    heads: of declared tasks; an image has the same class where it has in every task.
+    """
+    other, clear = np.zeros(len(expected), bool), np.zeros(len(expected), bool)
+    start = 0
+    for kind, classes in [(head.kind, len(head.classes)) for head in heads] or [("", expected.shape[1])]:
+        one, two, start = expected[:, start : start + classes], found[:, start : start + classes], start + classes
+        if kind == "multi-label":
+            differs, lead = (one >= 0.5) != (two >= 0.5), 2 * np.abs(one - 0.5)
+            clear |= (differs & ~(lead <= TIE)).any(1)
+            other |= differs.any(1)
+        else:
+            differs, best = one.argmax(1) != two.argmax(1), np.sort(one, axis=1)
+            clear |= differs & ~(best[:, -1] - best[:, -2] <= TIE)
+            other |= differs
+    tied = other & ~clear
     lost = None
     if truth is not None and (truth >= 0).any():
         known = truth >= 0

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from steelshift.data.sources import Found, Taken
+from steelshift.data.tasks import ALL_OF, NONE_OF
 from steelshift.errors import UsageError
 from steelshift.files import append_text, explain_full_or_readonly
-from steelshift.inspection.specification import Judge, answer_each
+from steelshift.inspection.specification import Head, Judge, Specification, answer_each
 from steelshift.messages import say
 from steelshift.progress import Advance
 from steelshift.selection.reject import Thresholds
@@ -61,9 +62,21 @@ class ImageRow:
     """sha256 of the weights that answered."""
     latency_ms: float | None = None
     """Milliseconds that this image took: reading, decoding, and its share of the time of its batch."""
+    of_tasks: tuple[tuple[str, Any], ...] = ()
+    """Column and value for every declared task; the fields of the one task are None then."""
 
 
-COLUMNS = tuple(item.name.rstrip("_") for item in fields(ImageRow))
+_OF_ONE = ("class", "p", "second_class", "margin")
+_OF_EACH = ("class", "p", "decision", "second_class", "margin")
+COLUMNS = tuple(item.name.rstrip("_") for item in fields(ImageRow) if item.name != "of_tasks")
+
+
+def columns_of(heads: Sequence[Head]) -> tuple[str, ...]:
+    """The columns of a table; of declared tasks one set of them each: `TASK class`, `TASK p` and so on."""
+    if not heads:
+        return COLUMNS
+    common = [name for name in COLUMNS if name not in _OF_ONE]
+    return (*common, *(f"{head.task} {name}" for head in heads for name in _OF_EACH))
 
 
 @dataclass(frozen=True)
@@ -176,6 +189,9 @@ def _answers(
     inspector: Judge, probabilities: np.ndarray, features: np.ndarray, limits: Thresholds
 ) -> Iterator[dict[str, Any]]:
     """What rows say of answers (B, K) with features (B, F)."""
+    if inspector.specification.heads:
+        yield from (_answer_tasks(inspector.specification, each) for each in probabilities)
+        return
     classes, reference = inspector.specification.classes, inspector.reference
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     strange, nearest = reference.compare(features) if reference else (None, None)
@@ -201,6 +217,45 @@ def _answers(
         yield answer | {"decision": decision, "reason": reason}
 
 
+def _answer_tasks(specification: Specification, probabilities: np.ndarray) -> dict[str, Any]:
+    """What is said of every task; a person should look where any of them is not sure."""
+    found: list[tuple[str, Any]] = []
+    unsure: list[tuple[str, float, float]] = []
+    for head, where in zip(specification.heads, specification.columns.values(), strict=True):
+        answer = _answer_task(head, probabilities[where])
+        sure = answer["p"] >= head.threshold
+        answer["decision"] = "accept" if sure else "reject-uncertain"
+        if not sure:
+            unsure.append((head.task, answer["p"], head.threshold))
+        found += [(f"{head.task} {name}", answer[name]) for name in _OF_EACH]
+    reason = "; ".join(say("row_task_uncertain", task=task, p=p, threshold=least) for task, p, least in unsure)
+    decision = "reject-uncertain" if unsure else "accept"
+    return {"decision": decision, "reason": reason or say("row_tasks_sure"), "of_tasks": tuple(found)}
+
+
+def _answer_task(head: Head, probabilities: np.ndarray) -> dict[str, Any]:
+    """Class, confidence and runner-up of one task; of a multi-label task all that are there, and the least sure."""
+    if head.kind == "multi-label":
+        there = probabilities >= 0.5
+        names = [name for name, yes in zip(head.classes, there, strict=True) if yes]
+        sure = np.maximum(probabilities, 1 - probabilities)
+        least = int(sure.argmin())
+        p = float(sure[least])
+        return {
+            "class": f"{ALL_OF} ".join(names) or NONE_OF,
+            "p": round(p, 6),
+            "second_class": head.classes[least],
+            "margin": round(2 * p - 1, 6),
+        }
+    best, second = np.argsort(-probabilities, kind="stable")[:2]
+    return {
+        "class": head.classes[best],
+        "p": round(float(probabilities[best]), 6),
+        "second_class": head.classes[second],
+        "margin": round(float(probabilities[best] - probabilities[second]), 6),
+    }
+
+
 # Writing.
 
 
@@ -212,8 +267,11 @@ def check_table(path: Path, *, appended: bool = False) -> None:
         raise UsageError("watch_suffix", path=path)
 
 
-def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
-    """Write rows as .csv, .jsonl or .parquet, whole or not at all; returns how many. Raises UsageError, RunFailed."""
+def write_rows(rows: Iterator[ImageRow], path: Path, heads: Sequence[Head] = ()) -> int:
+    """Write rows as .csv, .jsonl or .parquet, whole or not at all; returns how many. Raises UsageError, RunFailed.
+
+    heads: of an inspector of declared tasks.
+    """
     check_table(path)
     suffix = path.suffix.lower()
     temporary = path.with_name(path.name + ".tmp")
@@ -221,7 +279,10 @@ def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     try:
-        count = _write_parquet(rows, temporary) if suffix == ".parquet" else _write_text(rows, temporary, suffix)
+        if suffix == ".parquet":
+            count = _write_parquet(rows, temporary, heads)
+        else:
+            count = _write_text(rows, temporary, suffix, heads)
         with explain_full_or_readonly(path):
             temporary.replace(path)
     finally:
@@ -229,16 +290,16 @@ def write_rows(rows: Iterator[ImageRow], path: Path) -> int:
     return count
 
 
-def append_rows(rows: list[ImageRow], path: Path) -> None:
+def append_rows(rows: list[ImageRow], path: Path, heads: Sequence[Head] = ()) -> None:
     """Add rows to a .csv or .jsonl table and make them last. Raises RunFailed."""
     text = io.StringIO()
-    write = _writer(text, path.suffix.lower(), header=not path.exists() or path.stat().st_size == 0)
+    write = _writer(text, path.suffix.lower(), heads, header=not path.exists() or path.stat().st_size == 0)
     for row in rows:
         write(row)
     append_text(path, text.getvalue())
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, heads: Sequence[Head] = ()) -> list[dict[str, Any]]:
     """Rows of a .csv or .jsonl table that `append_rows` has written; a last row that a crash cut short is cut off.
 
     Raises UsageError for a table of other columns, RunFailed.
@@ -255,7 +316,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         if path.suffix.lower() == ".csv":
             reader = csv.DictReader(text.splitlines(keepends=True))
-            rows, right = list(reader), not text or tuple(reader.fieldnames or ()) == COLUMNS
+            rows, right = list(reader), not text or tuple(reader.fieldnames or ()) == columns_of(heads)
         else:
             rows = [json.loads(line) for line in text.splitlines()]
             right = all(isinstance(row, dict) and {"id", "path"} <= set(row) for row in rows)
@@ -266,24 +327,25 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def record_of(row: ImageRow) -> dict[str, Any]:
+def record_of(row: ImageRow, heads: Sequence[Head] = ()) -> dict[str, Any]:
     """A row by the names of its columns."""
-    return {key.rstrip("_"): value for key, value in asdict(row).items()}
+    found = {key.rstrip("_"): value for key, value in asdict(row).items() if key != "of_tasks"} | dict(row.of_tasks)
+    return {name: found.get(name) for name in columns_of(heads)}
 
 
-def _writer(file: Any, suffix: str, *, header: bool) -> Callable[[ImageRow], None]:
+def _writer(file: Any, suffix: str, heads: Sequence[Head], *, header: bool) -> Callable[[ImageRow], None]:
     if suffix == ".jsonl":
-        return lambda row: file.write(json.dumps(record_of(row), ensure_ascii=False) + "\n")
-    writer = csv.DictWriter(file, COLUMNS)
+        return lambda row: file.write(json.dumps(record_of(row, heads), ensure_ascii=False) + "\n")
+    writer = csv.DictWriter(file, columns_of(heads))
     if header:
         writer.writeheader()
-    return lambda row: writer.writerow(record_of(row))
+    return lambda row: writer.writerow(record_of(row, heads))
 
 
-def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str) -> int:
+def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str, heads: Sequence[Head]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        write = _writer(file, suffix, header=True)
+        write = _writer(file, suffix, heads, header=True)
         for row in rows:
             with explain_full_or_readonly(path):
                 write(row)
@@ -291,16 +353,18 @@ def _write_text(rows: Iterator[ImageRow], path: Path, suffix: str) -> int:
     return count
 
 
-def _write_parquet(rows: Iterator[ImageRow], path: Path) -> int:
+def _write_parquet(rows: Iterator[ImageRow], path: Path, heads: Sequence[Head]) -> int:
     import pyarrow
     from pyarrow import parquet
 
-    kinds = {key: pyarrow.float64() for key in ("p", "margin", "strange", "latency_ms")}
+    names = columns_of(heads)
+    kinds = {name: pyarrow.float64() for name in names if name.rpartition(" ")[2] in ("p", "margin")}
+    kinds |= {key: pyarrow.float64() for key in ("strange", "latency_ms")}
     kinds |= {key: pyarrow.int32() for key in ("width", "height", "bit_depth")}
-    schema = pyarrow.schema([(key, kinds.get(key, pyarrow.string())) for key in COLUMNS])
+    schema = pyarrow.schema([(key, kinds.get(key, pyarrow.string())) for key in names])
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        while records := [record_of(row) for row in islice(rows, 10_000)]:
+        while records := [record_of(row, heads) for row in islice(rows, 10_000)]:
             with explain_full_or_readonly(path):
                 writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)

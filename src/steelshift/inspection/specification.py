@@ -2,14 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from steelshift.data.shapes import alike
+from steelshift.data.tasks import PLAIN
 from steelshift.inspection.reference import Reference
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an inspector says of one task."""
+
+    task: str
+    kind: str
+    """single-label, multi-label, yes/no or ordinal."""
+    classes: tuple[str, ...]
+    temperature: float = 1.0
+    threshold: float = 0.0
+    """Images whose calibrated confidence is below go to a person."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,7 @@ class Specification:
     size: int
     """Side of the network's input in pixels."""
     classes: tuple[str, ...]
+    """Empty where tasks were declared: each head has its own."""
     temperature: float = 1.0
     threshold: float = 0.0
     """Images whose calibrated probability is below go to a person."""
@@ -30,6 +45,32 @@ class Specification:
     """Share of images of the target line for which both were set."""
     bit_depth: int | None = None
     schema: int = SCHEMA
+    heads: tuple[Head, ...] = ()
+    """Of declared tasks; their probabilities lie side by side."""
+    sharing: str = ""
+    """How their networks share channels: a `Kind` of nn.sharing, and its ratios."""
+    ratios: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Specification":
+        """From what JSON holds. Raises TypeError, KeyError, ValueError."""
+        heads = tuple(Head(**{**head, "classes": tuple(head["classes"])}) for head in record.get("heads", ()))
+        plain = {key: tuple(record[key]) for key in ("classes", "ratios") if key in record}
+        return cls(**{**record, **plain, "heads": heads})
+
+    @property
+    def every_head(self) -> tuple[Head, ...]:
+        """One of a plain inspector."""
+        return self.heads or (Head(PLAIN, "single-label", self.classes, self.temperature, self.threshold),)
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Where each task's probabilities lie."""
+        found, start = {}, 0
+        for head in self.every_head:
+            found[head.task] = slice(start, start + len(head.classes))
+            start += len(head.classes)
+        return found
 
 
 @dataclass(frozen=True)

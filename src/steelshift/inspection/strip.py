@@ -366,6 +366,8 @@ def inspect_into(
 
     from steelshift.inspection.rows import write_rows
 
+    if judge.specification.heads:
+        raise UsageError("one_task_only", what="--strip", count=len(judge.specification.heads))
     if first_stage:
         first_stage.check(layout.tile, judge.specification)
     if QUALIFIED not in judge.specification.classes:

@@ -5,7 +5,7 @@ what the table holds is not looked at again. Images are known by the hash of the
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from steelshift.data.sources import Found, of_place
@@ -13,6 +13,7 @@ from steelshift.data.table import Place, every_place
 from steelshift.errors import UsageError
 from steelshift.files import locked
 from steelshift.inspection.rows import BATCH, ImageRow, Inspected, append_rows, read_rows
+from steelshift.inspection.specification import Head
 
 QUIET = 1.0
 """Seconds for which size and time of a file must not have changed, or it may be half written."""
@@ -28,17 +29,18 @@ def follow(
     inspect: Callable[[Iterator[Found]], Iterator[Inspected]],
     stopped: Callable[[], bool],
     use: Callable[[Inspected], ImageRow] = lambda inspected: inspected.row,
+    heads: Sequence[Head] = (),
 ) -> Iterator[ImageRow]:
     """Append a row for every image in these folders, and go on as more arrive; yields what was appended.
 
-    inspect: images to rows. use: what else is done with an image, before its row is written. Ends once `stopped` says
-    so, after the images in hand. Raises UsageError where another process follows into the same table, or it is another
-    table, RunFailed.
+    inspect: images to rows. use: what else is done with an image, before its row is written. heads: of declared tasks.
+    Ends once `stopped` says so, after the images in hand. Raises UsageError where another process follows into the same
+    table, or it is another table, RunFailed.
     """
     with locked(out.with_name(f".{out.name}.lock"), wait=False) as alone:
         if not alone:
             raise UsageError("watched_already", path=out)
-        written = {_key(row["id"] or None, row["path"]) for row in read_rows(out)}
+        written = {_key(row["id"] or None, row["path"]) for row in read_rows(out, heads)}
         done: dict[Path, Stamp] = {}
         seen: dict[Path, tuple[Stamp, float]] = {}
         while not stopped():
@@ -57,7 +59,7 @@ def follow(
                         written.add(key)
                         rows.append(use(inspected))
                 if rows:
-                    append_rows(rows, out)
+                    append_rows(rows, out, heads)
                     yield from rows
             if not ready:
                 time.sleep(PAUSE)

@@ -16,6 +16,7 @@ from steelshift.methods.mcc import MCC
 from steelshift.methods.mcd import MCD
 from steelshift.methods.mdd import MDD
 from steelshift.methods.method import Method
+from steelshift.methods.multitask import MultiTask
 from steelshift.methods.oracle import Oracle
 from steelshift.methods.sdat import SDAT
 from steelshift.methods.shot import SHOT
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
     "iadsa": IADSA,
     "fixmatch": FixMatch,
     "bridge": Bridge,
+    "multitask": MultiTask,
     "shot": SHOT,
     "adabn": AdaBN,
     "tent": TENT,

@@ -4,14 +4,16 @@ A method is one file: paper, equations, a frozen dataclass of its knobs, its mod
 optimizer, device, file or logger.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from steelshift.data.stream import SourceBatch, TargetBatch
+from steelshift.data.tasks import Task, columns_of, plain_task
 from steelshift.errors import UsageError
 from steelshift.nn.encoders import Encoder
 from steelshift.nn.normalization import Line, Normalization
@@ -27,6 +29,32 @@ class Update:
     """Names of the method's children whose parameters step; all others stay as they are."""
     log: dict[str, Tensor] = field(default_factory=dict)
     """Detached scalars for the metrics, by the symbols of the paper."""
+    of_tasks: tuple[Tensor, ...] = ()
+    """Losses beside `loss`, a scalar a task, whose gradients `aggregator` brings together where they meet."""
+    aggregator: Callable[[Tensor], Tensor] | None = None
+    """Gradients of the tasks (T, n) -> one direction (n,)."""
+    shared: tuple[tuple[nn.Parameter, int], ...] = ()
+    """Parameters in which they meet, and how many of the first rows of each; elsewhere gradients add up."""
+
+    def backward(self, parameters: list[nn.Parameter]) -> None:
+        """Leave gradients in the parameters that are moved."""
+        if self.loss.requires_grad:
+            self.loss.backward(retain_graph=bool(self.of_tasks))
+        if not self.of_tasks:
+            return
+        rows = {parameter: count for parameter, count in self.shared}
+        by_task = [
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for loss in self.of_tasks
+        ]
+        gradients = [torch.stack(each) for each in zip(*by_task, strict=True)]
+        met = [gradient[:, : rows.get(parameter, 0)] for parameter, gradient in zip(parameters, gradients, strict=True)]
+        direction = self.aggregator(torch.cat([part.flatten(1) for part in met], 1))
+        parts = direction.split([part[0].numel() for part in met])
+        for parameter, gradient, part, own in zip(parameters, gradients, met, parts, strict=True):
+            found = gradient.sum(0)
+            found[: part.shape[1]] = own.view(part.shape[1:])
+            parameter.grad = found if parameter.grad is None else parameter.grad + found
 
 
 def hold(right: bool, key: str, value: object, words: str) -> None:
@@ -50,6 +78,10 @@ class Start:
     normalization: Normalization
     epoch: int
     """Steps in which the source line is seen about once."""
+    tasks: tuple[Task, ...] = ()
+    """Of the heads that the classifier is made of; of a plain run one."""
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    """By task, source training images of every class (K,); of a multi-label task without and with it (K, 2)."""
 
 
 class Method(nn.Module):
@@ -63,6 +95,8 @@ class Method(nn.Module):
     """Whether `updates` wants target batches; it gets None otherwise."""
     looks_at_target: ClassVar[bool] = False
     """Whether `look_at_target` wants to see the whole target line before each epoch of it."""
+    many_tasks: ClassVar[bool] = False
+    """Whether it trains heads of several tasks."""
     uses_labels: ClassVar[bool] = True
     """Whether labels of source batches train it, so that a few labelled target images among them would too."""
     encoder_rate: ClassVar[float] = 1.0
@@ -77,6 +111,8 @@ class Method(nn.Module):
         self.normalization = start.normalization
         self.shared_encoder = start.encoder
         self.task_classifier = start.classifier
+        self.tasks = start.tasks or (plain_task(tuple(map(str, range(start.classifier.out_features)))),)
+        self.columns = columns_of(self.tasks)
 
     def updates(self, source: SourceBatch, target: TargetBatch | None, progress: float) -> Iterator[Update]:
         """Yield the updates of one step; the loop does backward and step before it asks for the next.

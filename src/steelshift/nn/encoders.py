@@ -17,6 +17,7 @@ from steelshift.errors import UsageError
 from steelshift.exact import exact
 from steelshift.light import FAINT, window_side
 from steelshift.nn.convolution import quicken
+from steelshift.nn.sharing import SharedLayer, SharedTrunk, Sharing
 
 Feature = Literal["conv_bottleneck", "conv_flat", "fc7", "fc7_bottleneck"]
 BOTTLENECK = 256
@@ -51,6 +52,10 @@ class Encoder(nn.Module):
         """What `even` gives -> (B, width)."""
         return self.trunk(even.expand(-1, self.channels, -1, -1)).flatten(1)
 
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """For many tasks: features (B, width), and the last channels that they share, averaged, (B, shared)."""
+        return self.trunk.both(self.even(images).expand(-1, self.channels, -1, -1))
+
 
 def light_window(size: int) -> Tensor:
     """(S, S): row i averages the pixels of a window around pixel i; windows at an edge see it mirrored."""
@@ -71,7 +76,12 @@ def even_light(images: Tensor, window: Tensor) -> Tensor:
 
 
 def build_encoder(
-    name: str, size: int, *, feature: Feature = "conv_bottleneck", weights: str | Path | None = None
+    name: str,
+    size: int,
+    *,
+    feature: Feature = "conv_bottleneck",
+    weights: str | Path | None = None,
+    sharing: Sharing | None = None,
 ) -> Encoder:
     """A new encoder with random weights, or with those of a file.
 
@@ -81,11 +91,14 @@ def build_encoder(
     weights: a file of safetensors, or a state dict that `torch.load(weights_only=True)` reads, whose names match, of
         a network that reads three channels or grey; `package`, for efficientnet_lite0, those of ImageNet that an
         installed package carries; `torchvision` downloads theirs, and nothing else ever does.
+    sharing: for many tasks, how their networks share channels; each begins with the weights of the one network.
 
     Raises UsageError for an unknown name, a size too small, or a file that does not fit.
     """
     try:
         trunk = _alexnet(size, feature, weights) if name == "alexnet" else _other(name, weights)
+        if sharing is not None:
+            trunk = SharedTrunk(trunk, sharing)
         quick = quicken(trunk, size)
         return Encoder(quick or trunk, size, 1 if quick else 3)
     except (RuntimeError, ValueError, OSError, LookupError, AssertionError) as error:
@@ -94,7 +107,9 @@ def build_encoder(
 
 def last_convolution(encoder: nn.Module) -> nn.Module:
     """The layer whose maps heat maps are drawn from."""
-    return [module for module in encoder.modules() if isinstance(module, nn.Conv2d)][-1]
+    name = [name for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)][-1]
+    parent = encoder.get_submodule(name.rpartition(".")[0])
+    return parent if isinstance(parent, SharedLayer) else encoder.get_submodule(name)
 
 
 def _alexnet(size: int, feature: Feature, weights: str | Path | None) -> nn.Module:

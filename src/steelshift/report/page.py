@@ -57,6 +57,10 @@ _BEFORE, _AFTER = Style(6, hollow=True), Style(0)
 
 def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> str:
     """The page as text. Keys that are missing or None leave out what they would show."""
+    if "tasks" in report:
+        from steelshift.report.tasks import render_tasks
+
+        return render_tasks(report, thumbnails)
     classes = [str(name) for name in report.get("classes") or []]
     sections = [
         ("samples", "What both cameras see", _samples(report, thumbnails, classes)),
@@ -74,6 +78,11 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> s
         ("data", "Data", _data(report, classes)),
         ("configuration", "Configuration", _configuration(report)),
     ]
+    return shell(report, _key_numbers(report), _judged(report, classes), sections)
+
+
+def shell(report: Mapping[str, Any], key_numbers: str, judged: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """The page around its sections: key, title and body, in HTML; those without a body are left out."""
     sections = [(key, title, body) for key, title, body in sections if body]
     links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
     method = escape(str(report.get("method") or "").upper())
@@ -87,8 +96,8 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> s
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n"
         f'<p class="eyebrow">steelshift · report of one run{" · " + method if method else ""}</p>\n'
         f"<h1>{_words(report.get('verdict') or 'This run came without a verdict.')}</h1>\n"
-        f'{_key_numbers(report)}\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n</header>\n<main>\n'
-        f"{_judged(report, classes)}\n"
+        f'{key_numbers}\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n</header>\n<main>\n'
+        f"{judged}\n"
         + "".join(f'<section id="{key}">\n<h2>{title}</h2>\n{body}\n</section>\n' for key, title, body in sections)
         + "</main>\n</body>\n</html>\n"
     )

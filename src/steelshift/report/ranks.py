@@ -2,8 +2,10 @@
 
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
+from typing import Any
 from warnings import catch_warnings
 
 import numpy as np
@@ -21,9 +23,6 @@ def draw_ranks(
 
     Letters of a png are those of `font_for`; letters of an svg are the reader's.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     order = [int(place) for place in np.argsort(ranks, kind="stable")]
@@ -41,9 +40,7 @@ def draw_ranks(
     axis = 62
     first = axis + 10 + _LEVEL * (max((level for *_, level in levels), default=0) + 1) + 14
     height = first + _ROW * half + 20
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports fonts of another weight
-    families = ["DejaVu Sans", *filter(None, [font_for("".join(names))]), "sans-serif"]
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "steelshift", "font.family": families}):
+    with lettered("".join(names)):
         figure = Figure(figsize=(whole / 72, height / 72), dpi=144, facecolor="white")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, whole), ylim=(height, 0))
         axes.set_axis_off()
@@ -72,12 +69,31 @@ def draw_ranks(
             y = axis + 10 + _LEVEL * level
             stroke([across(low) - 3, across(high) + 3], [y, y], _BAR, 4)
         write(whole / 2, height - 14, about, "center", _SMALL, _SOFT)
-        buffer = BytesIO()
-        if kind == "svg":
-            with catch_warnings(category=UserWarning, action="ignore"):  # letters that only the reader may have
-                FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-        else:
-            FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        return rendered(figure, kind)
+
+
+@contextmanager
+def lettered(text: str) -> Iterator[None]:
+    """Draw with fonts that have these letters; an svg keeps letters as text, and equal figures as equal bytes."""
+    from matplotlib import rc_context
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports fonts of another weight
+    families = ["DejaVu Sans", *filter(None, [font_for(text)]), "sans-serif"]
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "steelshift", "font.family": families}):
+        yield
+
+
+def rendered(figure: Any, kind: str) -> bytes:
+    """A matplotlib figure as a png or an svg, inside of `lettered`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = BytesIO()
+    if kind == "svg":
+        with catch_warnings(category=UserWarning, action="ignore"):  # letters that only the reader may have
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    else:
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 

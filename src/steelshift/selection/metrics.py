@@ -59,6 +59,45 @@ def open_set_scores(truth: np.ndarray, logits: np.ndarray) -> dict[str, float | 
     return {"n_unknown": int((truth == UNKNOWN).sum()), "known": known, "unknown": unknown, "h_score": h_score}
 
 
+def task_scores(
+    kind: str, truth: np.ndarray, logits: np.ndarray, names: tuple[str, ...], negative: int | None
+) -> dict[str, Any]:
+    """What `evaluate` prints of one task; truth (n,), or (n, K) of a multi-label one, -1 where there is none.
+
+    Of a multi-label task accuracy is that of single decisions, the mean over its classes of the mean recall of having
+    and not having it stands for mean_class_accuracy, and recall and precision are of having it. Of an ordinal task also
+    mean_absolute_error, in classes. Raises nothing; what has no image is None.
+    """
+    if kind != "multi-label":
+        found = scores(truth, logits.argmax(1), names, negative)
+        if kind == "ordinal":
+            known = truth >= 0
+            away = np.abs(logits.argmax(1) - truth)[known]
+            found["mean_absolute_error"] = float(away.mean()) if known.any() else None
+        return found
+    per_class, means, f1 = {}, [], []
+    for name, true, said in zip(names, truth.T, (logits > 0).T, strict=True):
+        true, said = true[true >= 0].astype(int), said[true >= 0].astype(int)
+        both, there, called = int((true & said).sum()), int(true.sum()), int(said.sum())
+        per_class[name] = {
+            "n": there,
+            "recall": both / there if there else None,
+            "precision": both / called if called else None,
+        }
+        if len(true):
+            means.append(mean_class_accuracy(true, said))
+        if there:
+            f1.append(2 * both / (there + called))
+    known = truth >= 0
+    return {
+        "n": int(known.any(1).sum()),
+        "accuracy": float(((logits > 0) == truth)[known].mean()) if known.any() else None,
+        "mean_class_accuracy": float(np.mean(means)) if means else None,
+        "macro_f1": float(np.mean(f1)) if f1 else None,
+        "per_class": per_class,
+    }
+
+
 def rate(count: int, total: int) -> dict[str, float | int | None]:
     """A share with its 95 % Wilson interval."""
     if total == 0:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, get_type_hints
 
@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from steelshift import __version__
-from steelshift.inspection.rows import ImageRow
+from steelshift.inspection.rows import COLUMNS, ImageRow
 from steelshift.messages import language, say
 from steelshift.serving import problems
 from steelshift.serving.engine import Engine, not_ready
@@ -171,7 +171,8 @@ async def _wrong_value(_: Request, error: RequestValidationError) -> Response:
 
 def _row_schema() -> dict[str, Any]:
     hints = get_type_hints(ImageRow)
-    properties = {item.name.rstrip("_"): TypeAdapter(hints[item.name]).json_schema() for item in fields(ImageRow)}
+    names = {name: "class_" if name == "class" else name for name in COLUMNS}
+    properties = {name: TypeAdapter(hints[key]).json_schema() for name, key in names.items()}
     return {"type": "object", "properties": properties, "required": ["id", "path", "decision", "reason"]}
 
 

@@ -15,6 +15,8 @@ from steelshift.errors import UsageError
 from steelshift.methods import METHODS
 from steelshift.nn.encoders import Feature
 from steelshift.nn.normalization import Normalization
+from steelshift.nn.sharing import SCHEDULE
+from steelshift.nn.sharing import Kind as Sharing
 from steelshift.training.precision import Precision
 
 Optimizer = Literal["sgd", "adamw"]
@@ -33,10 +35,17 @@ class Config:
 
     source: tuple[Path, ...]
     """Labelled images of the source line: class folders, or manifests (CSV, parquet)."""
-    target: tuple[Path, ...]
-    """Images of the target line: any folder tree, or manifests. Labels in it are read only to judge."""
+    target: tuple[Path, ...] = ()
+    """Images of the target line: any folder tree, or manifests. Labels in it are read only to judge. With declared
+    tasks there need be none."""
     out: Path
     """Folder of the run; new, or with --resume an earlier one."""
+    tasks: Path | None = None
+    """YAML file of tasks that one network learns together; without it the one task is the class."""
+    sharing: Sharing = "progressive"
+    """How the networks of several tasks share channels: progressive, hard, cross_stitch or separate."""
+    ratios: tuple[float, ...] = SCHEDULE
+    """Of progressive sharing, the share of shared channels in layers 1, 2, ...; deeper ones take the last."""
     classes: Path | None = None
     """YAML map from class name to the folder names that hold it; without it the folder names are the classes."""
     target_labels: Path | None = None
@@ -44,7 +53,8 @@ class Config:
     few_share: float = 0.25
     """Share of each labelled batch that those few fill, above 0; 1 leaves the source images out."""
     method: str = "bridge"
-    """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select`."""
+    """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select`. With
+    declared tasks: multitask, or source_only."""
     encoder: str = "alexnet"
     """alexnet, or any model of torchvision or timm by name."""
     size: int = 112
@@ -157,6 +167,28 @@ def literature() -> dict[str, Any]:
     }
 
 
+FOR_TASKS = ("last", "source_validation", "entropy", "information_maximization", "bnm", "snd")
+"""Rules of choice that several tasks can be meaned over."""
+
+
+def check_tasks(config: Config) -> None:
+    """Refuse options that do not go with declared tasks, or without them. Raises UsageError."""
+    if config.tasks is None:
+        if not config.target:
+            raise UsageError("no_target")
+        return
+    if config.method == AUTO or not METHODS[config.method].many_tasks or config.method == "oracle":
+        names = ", ".join(name for name in METHODS if METHODS[name].many_tasks and name != "oracle")
+        raise UsageError("method_one_task", method=config.method, known=names)
+    for key in ("classes", "target_labels"):
+        if getattr(config, key) is not None:
+            raise UsageError("not_with_tasks", key=key)
+    if config.select not in FOR_TASKS:
+        raise UsageError("wrong_value", key="select", value=config.select, wanted=", ".join(FOR_TASKS))
+    if not config.target and config.normalization == "domain-specific":
+        raise UsageError("wrong_value", key="normalization", value=config.normalization, wanted="joint or separate")
+
+
 AUTO = "auto"
 """In place of a method: train several, and choose between them without target labels."""
 
@@ -185,6 +217,8 @@ def knobs_of(method: str) -> type:
 
 def resolve(config: Config) -> Config:
     """Fill in what the recipe gives, and turn the knobs into the method's dataclass."""
+    knobs_of(config.method)  # an unknown method is refused
+    check_tasks(config)
     recipe = {"scratch": scratch, "literature": literature}[config.recipe]()
     missing = {key: value for key, value in recipe.items() if getattr(config, key) is None}
     knobs = config.knobs

@@ -38,7 +38,8 @@ class Phase:
     number: int
     """Distinguishes the random numbers of phases."""
     source: SourceStream | JoinedStream
-    target: TargetStream
+    target: TargetStream | None
+    """None where a run has no target line."""
     steps: int
     folder: Path
     """Holds checkpoints/<name>, candidates/<name> and metrics.jsonl."""
@@ -125,7 +126,7 @@ def _step(
         for group in optimizer.param_groups:
             group["lr"] = rate * (config.encoder_lr * method.encoder_rate if name.endswith("encoder") else 1.0)
     source = phase.source[step]
-    target = phase.target[step] if method.sees_target else None
+    target = phase.target[step] if method.sees_target and phase.target else None
     if method.looks_at_target and step % phase.target.epoch == 0:
         with fast.autocast():
             method.eval().look_at_target(phase.target.whole())
@@ -134,7 +135,7 @@ def _step(
     for update in _under_autocast(method.updates(source, target, step / phase.steps), fast):
         for child in method.children():
             child.zero_grad(set_to_none=True)
-        update.loss.backward()
+        update.backward([value for name in update.moves for value in optimizers[name].param_groups[0]["params"]])
         finite = update.loss.detach().isfinite()
         for name in update.moves:
             norm = nn.utils.clip_grad_norm_(method.get_submodule(name).parameters(), config.clip)

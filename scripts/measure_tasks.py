@@ -1,0 +1,213 @@
+"""Many tasks against one, over setups and seeds of a suite, on drawn lines whose labels are known.
+
+    .venv/bin/python scripts/measure_tasks.py suites/tasks-losses.yaml OUT [--minutes 5]
+
+A suite (YAML) names:
+    seeds
+    images: of each of two lines; the first is trained on, the second tested
+    lines: what both look like, as in a file for `synth`
+    tasks: a file for `fit --tasks`, beside the suite
+    settings: options of `fit` for all setups
+    score: mean class accuracy that convergence is asked for
+    minority: {task: class} whose recall is reported
+    tests: name: {column: value} of the tested images; by default all of them
+    setups: name: {options: of `fit`, groups: together (default), alone, physical, affinity or random, labels: images
+        that are trained on (default all), analyse: name of an earlier setup to analyse against, or true}
+
+OUT/rows.csv gets a row a setup, seed, task and test; OUT/analysis.csv one a network that is analysed. What is there is
+not measured again, so an interrupted measurement continues with the same command. --minutes stops after the setup under
+way at that time. Every network of a setup gets the same steps. Prints tables with 95 % intervals over seeds, and
+interference with its null rate, against the first setup of as many labels whose tasks are alone.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from measure_generality import line, read, spread
+from steelshift.adapt import fit
+from steelshift.analysing import analyse
+from steelshift.data.camera import load_lines
+from steelshift.data.synthetic import write_lines
+from steelshift.files import append_text, write_text
+from steelshift.grouping import group
+from steelshift.multitask.conflict import interference, margins
+from steelshift.multitask.separation import steps_to
+from steelshift.tasking import evaluate_tasks
+from steelshift.training.config import Config, from_mapping
+
+FIXED = {"oracle": False, "save_every": 10000, "method": "multitask", "candidates": 10, "select": "source_validation"}
+ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps")
+ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
+            "flops", "linear_probe", "cluster_distance", "task_distance", "within maps",
+            *(f"rough {name}" for name in ("mean square", "cross-entropy", "dynamic balanced focal")))  # fmt: skip
+
+
+class Suite:
+    """What the file says, with its lines drawn and its tasks written beside the results."""
+
+    def __init__(self, path: Path, out: Path) -> None:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said["tasks"] = yaml.safe_load((path.parent / said["tasks"]).read_text(encoding="utf-8"))
+        self.out, self.said = out, said
+        self.lines = out / "lines"
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "lines.yaml", yaml.safe_dump(said.get("lines") or {"gain": 1.0}))
+        if not self.lines.exists():
+            source, target = load_lines(out / "lines.yaml")
+            write_lines(self.lines, source=source, shift=target, images=said["images"], seed=1)
+        self.tests = {name: self.rows("target", **chosen) for name, chosen in said.get("tests", {"all": {}}).items()}
+
+    def rows(self, which: str, limit: int | None = None, **chosen: str) -> Path:
+        """A manifest of a line's first images, or of those with the values of some columns."""
+        with (self.lines / f"{which}.csv").open(encoding="utf-8", newline="") as file:
+            found = [row for row in csv.DictReader(file) if all(row[key] == value for key, value in chosen.items())]
+        path = self.lines / f"{which}-{limit or 'all'}-{'-'.join(chosen.values())}.csv"
+        write_text(path, "".join([line(list(found[0])), *(line(list(row.values())) for row in found[:limit])]))
+        return path
+
+    def declared(self, names: list[str]) -> Path:
+        path = self.out / "tasks.yaml"
+        tasks = {name: self.said["tasks"][name] for name in names}
+        write_text(path, yaml.safe_dump(tasks, sort_keys=False, allow_unicode=True))
+        return path
+
+    def groups(self, how: str, source: Path, seed: int) -> list[list[str]]:
+        """Which tasks share a network; affinity is measured anew for every seed."""
+        names = list(self.said["tasks"])
+        if how in ("together", "alone"):
+            return [names] if how == "together" else [[name] for name in names]
+        config = self.config(source, self.out / "unused", seed, {"method": "source_only"})
+        told = self.out / f"groups-{how}-{seed}.yaml"
+        found = group(self.declared(names), (source,), told, by=how, measure="maps", count=None, config=config)
+        return found["groups"]
+
+    def config(self, source: Path, run: Path, seed: int, options: dict[str, Any]) -> Config:
+        given = FIXED | self.said["settings"] | options
+        return from_mapping(Config, given, source=(source,), target=(), out=run, seed=seed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    options = parser.parse_args()
+    suite = Suite(options.suite, options.out)
+    began = time.monotonic()
+    for seed in suite.said["seeds"]:
+        for name in suite.said["setups"]:
+            if time.monotonic() - began < 60 * options.minutes:
+                measure(suite, name, seed)
+    print(table(suite, read(options.out / "rows.csv")))
+    return 0
+
+
+def measure(suite: Suite, name: str, seed: int) -> None:
+    """Train the networks of a setup and score them, unless their rows are there."""
+    setup = suite.said["setups"][name] or {}
+    rows, analysed = suite.out / "rows.csv", suite.out / "analysis.csv"
+    key = {"setup": name, "seed": str(seed)}
+    wants = setup.get("analyse")
+    if any(all(row[each] == value for each, value in key.items()) for row in read(rows)):
+        return
+    for path, columns in ((rows, ROWS), (analysed, ANALYSED)):
+        if not path.exists():
+            write_text(path, line(columns))
+    source = suite.rows("source", setup.get("labels"))
+    told: list[list[Any]] = []
+    for number, names in enumerate(suite.groups(setup.get("groups", "together"), source, seed)):
+        run = suite.out / "runs" / f"{name}-{seed}-{number}"
+        shutil.rmtree(run, ignore_errors=True)
+        config = suite.config(source, run, seed, (setup.get("options") or {}) | {"tasks": suite.declared(names)})
+        kept = fit(config, resume=False)["candidates"]
+        steps = steps_to(suite.said.get("score", 0.8), kept["step"], kept["source_validation"])
+        for test, place in suite.tests.items():
+            for task, found in evaluate_tasks(run, (place,), "all")["tasks"].items():
+                rare = found["per_class"].get(suite.said.get("minority", {}).get(task), {}).get("recall")
+                score = {k: round(found[k], 5) for k in ("mean_class_accuracy", "macro_f1")}
+                row = key | score | {"labels": setup.get("labels", ""), "task": task, "test": test, "n": found["n"],
+                                     "minority": rare, "steps": steps}  # fmt: skip
+                told.append([row[column] for column in ROWS])
+        if wants and len(names) > 1:
+            other = suite.out / "runs" / f"{wants}-{seed}-0" if isinstance(wants, str) else None
+            append_text(analysed, line([(key | look(run, other))[column] for column in ANALYSED]))
+        if not wants and not any(each and each.get("analyse") == name for each in suite.said["setups"].values()):
+            shutil.rmtree(run)
+    append_text(rows, "".join(map(line, told)))  # all of a setup at once: it is there or it is not
+
+
+def look(run: Path, other: Path | None) -> dict[str, Any]:
+    found = analyse(run, other, 0.8, 0)
+    meeting, against = found["conflict"] or {}, found.get("against", {})
+    by_task = found["separability"].values()
+    return {
+        "conflict_rate": meeting.get("rate"),
+        "difference": meeting.get("difference"),
+        "reduced_by": against.get("difference_reduced_by"),
+        "read_sharing": found["sharing"]["read"],
+        **{key: found["sharing"]["configured"][key] for key in ("channels", "parameters", "flops")},
+        **{key: np.mean([each[key] for each in by_task]) for key in ("linear_probe", "cluster_distance")},
+        "task_distance": found["task_distance"],
+        "within maps": found["groups"]["physical"]["within"].get("maps"),
+        **{f"rough {name}": value for name, value in found["roughness"].items()},
+    }
+
+
+def table(suite: Suite, rows: list[dict[str, str]]) -> str:
+    """Means over tasks and seeds; interference against the first setup whose tasks are alone."""
+    setups = list(suite.said["setups"])
+    head = ("setup", "labels", "test", "seeds", "mean class accuracy", "macro F1", "minority recall", "steps to score")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in setups:
+        for test in suite.tests:
+            of = [row for row in rows if row["setup"] == name and row["test"] == test]
+            seeds = list(dict.fromkeys(row["seed"] for row in of))
+            means = [
+                spread([float(np.mean(found)) for seed in seeds
+                        if (found := [float(row[key]) for row in of if row["seed"] == seed and row[key]])])
+                for key in ("mean_class_accuracy", "macro_f1", "minority", "steps")
+            ]  # fmt: skip
+            if of:
+                lines.append("| " + " | ".join([name, of[0]["labels"] or "all", test, str(len(seeds)), *means]) + " |")
+    for name in setups:
+        alone = _alone(suite, name)
+        for test in suite.tests if alone not in (None, name) else ():
+            (multi, _), (single, images) = scores(rows, name, test), scores(rows, alone, test)
+            seeds = [seed for seed in multi if seed in single]
+            if not seeds:
+                continue
+            ours, theirs = (np.array([each[seed] for seed in seeds]) for each in (multi, single))
+            found = interference(ours, theirs, margins(theirs, images))
+            by_task = zip(sorted(suite.said["tasks"]), found.gain, found.lower, strict=True)
+            gains = [f"{task} {gain:+.3f} (95 % above {lower:+.3f})" for task, gain, lower in by_task]
+            rates = f"interference {found.rate:.2f} (null {found.null_rate:.2f})"
+            lines.append(f"\n{name} against {alone}, {test}, {len(seeds)} seeds: {rates}; {'; '.join(gains)}")
+    return "\n".join(lines)
+
+
+def _alone(suite: Suite, name: str) -> str | None:
+    """The first setup of one network a task that has as many labels."""
+    setups = {key: value or {} for key, value in suite.said["setups"].items()}
+    labels = setups[name].get("labels")
+    return next((k for k, v in setups.items() if v.get("groups") == "alone" and v.get("labels") == labels), None)
+
+
+def scores(rows: list[dict[str, str]], setup: str, test: str) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Mean class accuracy by seed, in the order of the tasks' names, and test images of each."""
+    of = sorted((row for row in rows if (row["setup"], row["test"]) == (setup, test)), key=lambda row: row["task"])
+    found: dict[str, list[float]] = {}
+    for row in of:
+        found.setdefault(row["seed"], []).append(float(row["mean_class_accuracy"]))
+    return found, np.array([int(row["n"]) for row in of if row["seed"] == of[0]["seed"]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The report of a run of declared tasks: a section a task, and what they share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from steelshift.report.page import (
+    _card,
+    _cards,
+    _configuration,
+    _confusion,
+    _duration,
+    _figure,
+    _name,
+    _number,
+    _percent,
+    _side_by_side,
+    _table,
+    _tiles,
+    _words,
+    shell,
+)
+from steelshift.report.pictures import finite, line_chart, overlay
+
+_COLUMNS = ("mean_class_accuracy", "accuracy", "macro_f1", "mean_absolute_error")
+_HEADS = ("", "mean class accuracy", "accuracy", "macro F1", "mean absolute error, classes", "images")
+_SHARED = {
+    "kind": "How",
+    "channels": "Channels shared, mean over layers",
+    "parameters": "Of one task's parameters",
+    "flops": "Of one task's multiplications",
+    "flops_ratio": "All tasks' multiplications against one network's",
+}
+
+
+def render_tasks(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> str:
+    """The page as text."""
+    names = list(report["tasks"])
+    sections = [
+        (f"task-{number}", _words(name), _task(report, name, number, thumbnails)) for number, name in enumerate(names)
+    ]
+    sections += [
+        ("sharing", "What the tasks share", _sharing(report)),
+        ("losses", "Losses and weights of the tasks", _losses(report)),
+        ("configuration", "Configuration", _configuration(report)),
+    ]
+    return shell(report, _key_numbers(report), _judged(report), sections)
+
+
+def _key_numbers(report: Mapping[str, Any]) -> str:
+    numbers = [
+        (str(len(report["tasks"])), "tasks"),
+        (_percent(report["source"]["mean"]), "mean on held-out source images"),
+    ]
+    return f'<dl class="tiles">{_tiles(numbers)}</dl>'
+
+
+def _judged(report: Mapping[str, Any]) -> str:
+    """What target labels say, which nothing else on the page depends on."""
+    target = report.get("target")
+    if not target:
+        return ""
+    networks = [name for name in ("source_only", "selected", "oracle") if name in target]
+    rows = [
+        [_words(name), *(_percent(target[network]["tasks"][name]["mean_class_accuracy"]) for network in networks)]
+        for name in target["selected"]["tasks"]
+    ]
+    rows.append(["mean", *(_percent(target[network]["mean"]) for network in networks)])
+    caption = (
+        f"Mean class accuracy on {target['n']} target test images, whose labels were read after everything was chosen. "
+        f"The run took {_duration(report['seconds'])}."
+    )
+    heads = ("", *(network.replace("_", " ") for network in networks))
+    table = _figure(_table(heads, rows, "numbers"), caption)
+    return f'<section id="judged">\n<h2>On the target line</h2>\n{table}\n</section>'
+
+
+def _task(report: Mapping[str, Any], name: str, number: int, thumbnails: Mapping[str, np.ndarray]) -> str:
+    task, scores = report["tasks"][name], report["source"]["tasks"].get(name)
+    classes = [str(each) for each in task["classes"]]
+    nature = ", ".join(_words(task[key]) for key in ("material", "mechanism") if task.get(key))
+    parts = [f"<p>{_words(task['kind'])}{f', {nature}' if nature else ''}: {', '.join(map(_words, classes))}.</p>"]
+    if scores:
+        row = ["held-out source", *(_percent(scores.get(key)) for key in _COLUMNS[:3])]
+        row += [_number(scores.get("mean_absolute_error")), _number(scores["n"])]
+        each = [
+            [_words(label), _number(values["n"]), _percent(values["recall"]), _percent(values["precision"])]
+            for label, values in scores["per_class"].items()
+        ]
+        left = _figure(_table(_HEADS, [row], "numbers"), "Images of the source line that did not train it.", "Scores")
+        right = _figure(_table(("", "images", "recall", "precision"), each, "numbers"), "By class.", "Classes")
+        parts.append(_side_by_side(left, right))
+        if "confusion" in scores:
+            parts.append(_figure(_confusion(np.array(scores["confusion"]), classes), "Percent of the true class."))
+    images, heats = (thumbnails.get(f"task_{number}{end}", ()) for end in ("", "_heat"))
+    said = thumbnails.get(f"task_{number}_said", ())
+    cards = [
+        _card(overlay(image, heat), _words(_name(classes, answer)))
+        for image, heat, answer in zip(images, heats, said, strict=True)
+    ]
+    if cards:
+        caption = "Where this task looks: what its strongest answer rests on, red where it matters most."
+        parts.append(_figure(_cards(cards), caption))
+    return "".join(parts)
+
+
+def _sharing(report: Mapping[str, Any]) -> str:
+    sharing = report["sharing"]
+    rows = [
+        (label, _words(sharing[key]) if key == "kind" else _number(sharing[key]) if key == "flops_ratio"
+         else _percent(sharing[key]))
+        for key, label in _SHARED.items()
+    ]  # fmt: skip
+    return _figure(
+        _table(("", ""), rows, "numbers"),
+        "Three currencies that differ: most channels may be shared while most parameters are not.",
+    )
+
+
+def _losses(report: Mapping[str, Any]) -> str:
+    curves, figures = report["curves"], []
+    steps = curves.get("step") or []
+    for letter, title, caption in (
+        ("L", "Loss of each task", "Each should fall; one that does not is starved or cannot be learnt."),
+        ("w", "Weight of each task", "What its loss was multiplied with, of mean 1."),
+    ):
+        some = {
+            name: curves[f"{letter} {name}"]
+            for name in report["tasks"]
+            if any(finite(value) for value in curves.get(f"{letter} {name}") or [])
+        }
+        figures.append(_figure(line_chart(steps, some, about=title) if some else "", caption, title))
+    return _side_by_side(*figures)

@@ -1,0 +1,272 @@
+"""What a run of declared tasks has in the place of what is made for the one task: choice, calibration, judging, report.
+
+Each task is scored by itself; checkpoints are chosen by the mean over the tasks. No target label chooses anything.
+"""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from steelshift.candidates import MOST_VALIDATED, Candidates, prepared_rows
+from steelshift.data.cache import PixelCache, cache_pixels
+from steelshift.data.splits import TEST, TRAIN, VAL
+from steelshift.data.stream import resized
+from steelshift.data.table import read_images
+from steelshift.data.tasks import Task, known, read_task_labels
+from steelshift.errors import DataError
+from steelshift.inspection import inspector as artifact
+from steelshift.inspection.inspector import Inspector, answers, in_batches
+from steelshift.lines import Lines, locked_tasks, locked_tests
+from steelshift.messages import say
+from steelshift.nn.sharing import measure_sharing
+from steelshift.progress import showing
+from steelshift.selection import validators
+from steelshift.selection.answers import Answers
+from steelshift.selection.calibration import temperature
+from steelshift.selection.metrics import task_scores
+from steelshift.selection.validators import Seen
+from steelshift.stages import Training
+from steelshift.training.config import Config, to_mapping
+
+SHOWN = 8
+"""Thumbnails a task, with heat maps."""
+
+
+def look_at_tasks(training: Training) -> Candidates:
+    """Pass images of both lines through every checkpoint; its scores are means over the tasks.
+
+    Multi-label tasks have no distribution over classes for the rules without labels; they count on the source line.
+    """
+    lines, config, device = training.lines, training.config, training.fast.device
+    prepared = prepared_rows(lines.source.part(VAL), config.size)
+    of_target = None if lines.target is None else prepared_rows(lines.unlabelled(), config.size, MOST_VALIDATED)
+    blind = [task for task in lines.tasks if task.kind != "multi-label"]
+    rule = rule_of(config, lines)
+    judges = [] if rule in ("last", "source_validation") else [rule]
+    found = Candidates(
+        steps=training.method_phase.kept_at,
+        scores={judge: [] for judge in ("source_validation", *judges)},
+        largest_share=[],
+        baseline_share=1.0,  # guards against nothing where there is no target line
+        validation_logits=[],
+        test_logits=[],
+    )
+
+    def shares(target: Answers, columns: dict[str, slice]) -> float:
+        return float(np.mean([validators.most_frequent_share(_of(target, columns[t.name]).predicted) for t in blind]))
+
+    if judges:
+        baseline = training.inspector(training.baseline_phase, config.steps).to(device)
+        share = shares(answers(baseline, of_target), baseline.specification.columns)
+        found = dataclasses.replace(found, baseline_share=share)
+    with showing(say("judging_candidates"), len(found.steps)) as advance:
+        for done, step in enumerate(found.steps, start=1):
+            inspector = training.inspector(training.method_phase, step).to(device)
+            columns = inspector.specification.columns
+            validation = answers(inspector, prepared)
+            on_source = [
+                task_scores(task.kind, lines.labels(VAL, task.name), validation.logits[:, columns[task.name]],
+                            task.classes, task.negative)["mean_class_accuracy"]
+                for task in lines.tasks
+            ]  # fmt: skip
+            found.scores["source_validation"].append(_mean(on_source))
+            if judges:
+                target = answers(inspector, of_target)
+                values = []
+                for task in blind:
+                    rows = known(truth := lines.labels(VAL, task.name))
+                    own = _of(validation, columns[task.name])
+                    seen = Seen(
+                        validation=Answers(own.features[rows], own.logits[rows]),
+                        truth=truth[rows],
+                        target=_of(target, columns[task.name]),
+                    )
+                    values.append(validators.score(rule, seen))
+                found.scores[rule].append(float(np.mean(values)))
+            found.largest_share.append(shares(target, columns) if judges else 0.0)
+            found.validation_logits.append(validation.logits)
+            advance(done)
+    return found
+
+
+def rule_of(config: Config, lines: Lines) -> str:
+    """Which rule chooses: without a target line, or with nothing but multi-label tasks, that of the source line."""
+    blind = lines.target is not None and any(task.kind != "multi-label" for task in lines.tasks)
+    return config.select if blind or config.select == "last" else "source_validation"
+
+
+def calibrate_tasks(inspector: Inspector, logits: np.ndarray, lines: Lines, review_rate: float) -> None:
+    """Fit a temperature and a threshold a task on source validation images."""
+    heads = []
+    for head, where in zip(inspector.specification.heads, inspector.specification.columns.values(), strict=True):
+        truth = lines.labels(VAL, head.task)
+        own = logits[:, where].astype(np.float64)
+        if head.kind == "multi-label":
+            there = truth >= 0
+            pairs = np.stack([np.zeros(there.sum()), own[there]], 1)  # softmax of (0, z) is the sigmoid of z
+            heat = temperature(pairs, truth[there])
+            p = 1 / (1 + np.exp(-own / heat))
+            sure = np.maximum(p, 1 - p).min(1)[:, None]
+        else:
+            heat = temperature(own[known(truth)], truth[known(truth)])
+            sure = torch.from_numpy(own / heat).softmax(1).numpy()
+        least = float(np.quantile(sure.max(1), review_rate)) if len(sure) else 0.0
+        heads.append(dataclasses.replace(head, temperature=heat, threshold=least))
+    inspector.specification = dataclasses.replace(inspector.specification, heads=tuple(heads))
+
+
+def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: Inspector) -> dict[str, Any]:
+    """By task, scores on the target test split of source only, of the inspector and of the oracle, and their means.
+
+    labels: of all target rows. Trains the oracle, unless the config says no.
+    """
+    lines, config, device = training.lines, training.config, training.fast.device
+    test, rows = lines.target.part(TEST), lines.target.side == TEST
+    networks = {"source_only": training.inspector(training.baseline_phase, config.steps), "selected": inspector}
+    if config.oracle and any(known(values)[lines.target.side == TRAIN].any() for values in labels.values()):
+        networks["oracle"] = training.oracle(labels)
+    prepared = resized(test, np.arange(len(test)), config.size)
+    found: dict[str, Any] = {"n": len(test)}
+    for name, network in networks.items():
+        logits = in_batches(network.to(device).logits, prepared, device=device)
+        network.cpu()
+        found[name] = scores_by_task(lines.tasks, {key: values[rows] for key, values in labels.items()}, logits)
+    return found
+
+
+def scores_by_task(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits: np.ndarray) -> dict[str, Any]:
+    """Scores of every task that has a label, and the mean of their mean class accuracies."""
+    found, start = {}, 0
+    for task in tasks:
+        own, start = logits[:, start : start + len(task.classes)], start + len(task.classes)
+        if known(truth[task.name]).any():
+            found[task.name] = task_scores(task.kind, truth[task.name], own, task.classes, task.negative)
+    return {"mean": _mean([scores["mean_class_accuracy"] for scores in found.values()]), "tasks": found}
+
+
+def target_task_labels(config: Config, lines: Lines) -> dict[str, np.ndarray] | None:
+    """Labels by task of every target row; None where there is no target line, or no test image has one.
+
+    Through the door of `read_task_labels`, when everything is chosen. Where a task's labels come from on the source
+    does not say where they do on the target: its column is read wherever it is.
+    """
+    if lines.target is None:
+        return None
+    labels, _ = read_task_labels(config.target, _anywhere(lines.tasks, config.target), lines.target.cache.table)
+    there = any(known(values)[lines.target.side == TEST].any() for values in labels.values())
+    return labels if there else None
+
+
+def evaluate_tasks(run: Path, places: tuple[Path, ...], which: str) -> dict[str, Any]:
+    """Scores by task of the inspector of a run on labelled images. Raises DataError, ArtifactRefused.
+
+    which: `test` takes the images that the run kept apart, of the target line or, without one, of the source line.
+    """
+    inspector = artifact.load(run)
+    tasks = locked_tasks(run)
+    table = read_images(places)
+    if which == "test":
+        wanted = locked_tests(run)
+        table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
+        if not len(table):
+            raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
+    with tempfile.TemporaryDirectory() as folder, showing(say("decoding", line="target"), len(table)) as advance:
+        cache = cache_pixels(table, Path(folder), bit_depth=inspector.specification.bit_depth, progress=advance)
+        truth, _ = read_task_labels(places, _anywhere(tasks, places), cache.table)
+        if not any(known(values).any() for values in truth.values()):
+            raise DataError("no_target_labels", where=", ".join(map(str, places)))
+        prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
+        logits = in_batches(inspector.logits, prepared)
+    return {"n": len(cache), **scores_by_task(tasks, truth, logits)}
+
+
+def collect_task_evidence(
+    training: Training, inspector: Inspector, phase: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The report without what target labels say, and its thumbnails. phase: of the method."""
+    config, lines = training.config, training.lines
+    test = lines.source.part(TEST)
+    prepared = resized(test, np.arange(len(test)), config.size)
+    truth = {task.name: lines.labels(TEST, task.name) for task in lines.tasks}
+    trunk = inspector.encoder.trunk
+    counts = lines.counts()
+    report = {
+        "schema": 1,
+        "method": config.method,
+        "encoder": config.encoder,
+        "size": config.size,
+        "seed": config.seed,
+        "steps": config.steps,
+        "pretrain_steps": config.pretrain_steps,
+        "knobs": to_mapping(config.knobs),
+        "tasks": {
+            task.name: {
+                "kind": task.kind,
+                "classes": list(task.classes),
+                "mechanism": task.mechanism,
+                "material": task.material,
+                "training_images": counts[task.name].tolist(),
+                "temperature": head.temperature,
+                "threshold": head.threshold,
+            }
+            for task, head in zip(lines.tasks, inspector.specification.heads, strict=True)
+        },
+        "sharing": {
+            "kind": config.sharing,
+            "ratios": list(trunk.sharing.ratios),
+            **measure_sharing(trunk, torch.zeros(1, inspector.encoder.channels, config.size, config.size)),
+        },
+        "lines": {
+            "source": {"images": len(lines.source.cache), "test": len(test)},
+            "target": None if lines.target is None else {"images": len(lines.target.cache)},
+        },
+        "curves": _curves(config, phase),
+        "source": scores_by_task(lines.tasks, truth, in_batches(inspector.logits, prepared)),
+    }
+    return report, _thumbnails(test, prepared, truth, inspector)
+
+
+def _thumbnails(
+    cache: PixelCache, prepared: torch.Tensor, truth: dict[str, np.ndarray], inspector: Inspector
+) -> dict[str, np.ndarray]:
+    """A few labelled source test images of every task, with the heat map of what it says of them, by task's number."""
+    found = {}
+    for number, (head, where) in enumerate(inspector.specification.columns.items()):
+        rows = np.flatnonzero(known(truth[head]))[:SHOWN]
+        images = prepared[rows].clone()
+        said = in_batches(inspector.logits, images)[:, where].argmax(1) if len(rows) else np.zeros(0, int)
+        heat = inspector.heat_maps(images, torch.from_numpy(said + where.start)) if len(rows) else images[:, 0]
+        found[f"task_{number}"] = images[:, 0].detach().round().clamp(0, 255).to(torch.uint8).numpy()
+        found[f"task_{number}_heat"] = (heat.detach() * 255).round().to(torch.uint8).numpy()
+        found[f"task_{number}_said"] = said
+    return found
+
+
+def _curves(config: Config, phase: str) -> dict[str, list]:
+    """What the method logged, by symbol; None where it said nothing at a step."""
+    lines = (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [record for record in map(json.loads, lines) if record["phase"] == phase]
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("phase", "step")]
+    return {key: [record.get(key) for record in records] for key in ("step", *keys)}
+
+
+def _anywhere(tasks: tuple[Task, ...], places: tuple[Path, ...]) -> tuple[Task, ...]:
+    """Tasks whose labels may be in any of these places, but for those that name one of them."""
+    return tuple(
+        task if any(task.concerns(Path(place)) for place in places) else dataclasses.replace(task, data=())
+        for task in tasks
+    )
+
+
+def _of(found: Answers, where: slice) -> Answers:
+    return Answers(found.features, found.logits[:, where])
+
+
+def _mean(values: list[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None

@@ -1,0 +1,128 @@
+"""Declared tasks: what YAML may say, whose labels are read, and what is refused."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from builders import encoded, picture, write, write_line
+from steelshift.data.table import read_images
+from steelshift.data.tasks import Task, cells, check_data, known, load_tasks, plain_task, read_task_labels, strata
+from steelshift.errors import DataError, UsageError
+
+DECLARED = """
+defect:
+  classes: [qualified, crazing, scratches]
+  mechanism: thermal
+  material: steel
+defective:
+  kind: yes/no
+  classes: {yes: [crazing, scratches], no: [qualified]}
+  data: mill/source
+severity:
+  kind: ordinal
+  classes: [none, small, large]
+  column: extent
+  data: [other.csv]
+瑕疵 种类:
+  kind: multi-label
+  classes: {a: [A, α], b: B, none: clean}
+  column: found
+"""
+
+
+def declared(tmp_path: Path, text: str = DECLARED) -> tuple[Task, ...]:
+    return load_tasks(write(tmp_path / "tasks.yaml", text.encode()))
+
+
+def test_what_a_file_declares(tmp_path: Path) -> None:
+    defect, defective, severity, many = declared(tmp_path)
+    assert (defect.name, defect.kind, defect.classes) == (
+        "defect",
+        "single-label",
+        ("qualified", "crazing", "scratches"),
+    )
+    assert (defect.mechanism, defect.material, defect.column, defect.data) == ("thermal", "steel", "label", ())
+    assert defect.negative == 0 and severity.negative is None
+    assert defective.classes == ("no", "yes") and defective.label("crazing") == 1 and defective.negative == 0
+    assert severity.classes == ("none", "small", "large") and severity.data == ("other.csv",)
+    assert many.name == "瑕疵 种类" and many.classes == ("a", "b") and many.holders["α"] == (0,)
+    assert declared(tmp_path, "x: {kind: yes/no}")[0].label("true") == 1
+    assert plain_task(("a", "b")).label("b") == 1
+
+
+def test_values_become_labels(tmp_path: Path) -> None:
+    defect, defective, _, many = declared(tmp_path)
+    assert [defect.label(value) for value in ("qualified", "scratches", "dust", "")] == [0, 2, -1, -1]
+    assert defective.label("scratches") == 1
+    assert [many.label(value) for value in ("A", "α; B", "none", "clean", "c", "", "c;B")] == [
+        [1, 0], [1, 1], [0, 0], [0, 0], [-1, -1], [-1, -1], [0, 1]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1, 2]", "not a map"),
+        ("a: [x, y]", "not a map of keys"),
+        ("a: {classes: [x, y], colour: red}", "unknown key a.colour|a.colour"),
+        ("a: {kind: triple, classes: [x, y]}", "kind triple"),
+        ("a: {kind: single-label}", "no classes"),
+        ("a: {classes: [x]}", "fewer than two"),
+        ("a: {classes: [x, x, y]}", "twice"),
+        ("a: {classes: {x: [u], y: [u]}}", "of two classes"),
+        ("a: {kind: yes/no, classes: [x, y]}", "map of no and yes"),
+        ("a: {kind: yes/no, classes: {no: [x], maybe: [y]}}", "map of no and yes"),
+        ("a: {classes: [x", "cannot be read"),
+        ("", "not a map"),
+    ],
+)
+def test_what_is_not_a_declaration_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        declared(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_tasks(tmp_path / "none.yaml")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Class folders, and a manifest of other images with columns."""
+    root = tmp_path_factory.mktemp("places")
+    folder = write_line(root / "mill" / "source", {"qualified": 3, "crazing": 2, "odd": 2})
+    records = [("small", "A;B"), ("large", ""), ("", "none"), ("huge", "B")]
+    with (root / "other.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "extent", "found"])
+        for number, record in enumerate(records):
+            write(root / f"{number}.png", encoded(picture(100 + number)))
+            writer.writerow([f"{number}.png", "scratches", *record])
+    return [folder, root / "other.csv"]
+
+
+def test_labels_by_task_and_data_set(tmp_path: Path, places: list[Path]) -> None:
+    tasks = declared(tmp_path)
+    check_data(tasks, places)
+    table = read_images(places)
+    labels, unlisted = read_task_labels(places, tasks, table)
+    of = {row.path.parent.name if row.path.parent.name in ("qualified", "crazing", "odd") else row.path.stem: number
+          for number, row in enumerate(table.rows)}  # fmt: skip
+    defect, defective, severity, many = (labels[task.name] for task in tasks)
+    assert sorted(defect.tolist()) == [-1] * 2 + [0] * 3 + [1] * 2 + [2] * 4
+    assert (defective[[of["0"], of["1"], of["odd"]]] == -1).all() and defective[of["crazing"]] == 1
+    assert [severity[of[name]] for name in ("0", "1", "2", "3", "crazing")] == [1, 2, -1, -1, -1]
+    assert many.shape == (11, 2)
+    assert many[[of["0"], of["1"], of["2"], of["3"]]].tolist() == [[1, 1], [-1, -1], [0, 0], [0, 1]]
+    assert unlisted["defect"] == {"odd": 2} and unlisted["severity"] == {"huge": 1} and not unlisted["瑕疵 种类"]
+    assert known(many).sum() == 3 and known(severity).sum() == 2
+    by = strata(labels)
+    assert (by[known(defect)] >= 0).all() and by[of["odd"]] == -1 and by[of["crazing"]] != by[of["qualified"]]
+    assert [len(rows) for rows in cells(defect)] == [3, 2, 4]
+    assert [len(rows) for rows in cells(many)] == [1, 2, 1]
+
+
+def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path, places: list[Path]) -> None:
+    with pytest.raises(DataError, match=r"defective.*mill/source"):
+        check_data(declared(tmp_path), places[1:])
