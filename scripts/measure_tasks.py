@@ -1,6 +1,6 @@
 """Many tasks against one, over setups and seeds of a suite, on drawn lines whose labels are known.
 
-    .venv/bin/python scripts/measure_tasks.py suites/tasks-losses.yaml OUT [--minutes 5]
+    .venv/bin/python scripts/measure_tasks.py suites/tasks/losses.yaml OUT [--minutes 5]
 
 A suite (YAML) names:
     seeds

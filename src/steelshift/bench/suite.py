@@ -30,8 +30,8 @@ from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
 from steelshift.training.config import Config, from_mapping, read_mapping, resolve, to_mapping
 
-GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache")
-"""Options of `fit` that the suite gives to each run itself."""
+GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache", "tasks", "sharing", "ratios")
+"""Options of `fit` that the suite gives to each run itself, and those of several tasks, of which it knows nothing."""
 LATER = {"target_classes": "same"}
 """Knobs that came when tables were there already, with the values that change nothing in those."""
 _KINDS = {
@@ -84,7 +84,7 @@ class Suite:
 
     def config(self, method: str, seed: int, **given: Any) -> Config:
         """The resolved config of one run. Raises UsageError."""
-        nowhere = {"source": (), "target": (), "out": Path()}
+        nowhere = {"source": (Path(),), "target": (Path(),), "out": Path()}  # of `given`, or of no matter
         options = {key: value for key, value in self.methods[method].items() if key != "few"}
         return resolve(from_mapping(Config, options, seed=seed, **(nowhere | given)))
 
