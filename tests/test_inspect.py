@@ -258,6 +258,26 @@ def test_review_folder_holds_what_was_not_accepted(saved: Path, folder: Path, tm
             assert (tmp_path / "review" / row["file"]).read_bytes() == Path(row["path"]).read_bytes()
 
 
+def test_what_inspect_writes_is_not_inspected(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "in"
+    write(place / "a.png", encoded(image(0, 0)))
+    write(place / "broken.png", b"no image")
+    more = ("--heatmaps", "all", "--review-dir", str(place / "review"), "--review-rate", "0.99")
+    for _ in range(2):
+        rows = inspected(saved, place, out=place / "rows.jsonl", more=more)
+        assert [Path(row["path"]).name for row in rows] == ["a.png", "broken.png"]
+    assert (place / "rows-heatmaps").is_dir() and (place / "review" / "reasons.csv").exists()
+    monkeypatch.setattr(watching, "QUIET", 0.0)
+    monkeypatch.setattr(watching, "PAUSE", 0.0)
+    judge, turns = inspector.load(saved), iter(range(6))
+    stopped = lambda: next(turns, None) is None  # noqa: E731
+    but = [place / "rows.jsonl", place / "rows-heatmaps", place / "review"]
+    followed = watching.follow(
+        [place], place / "new.jsonl", lambda found: inspect_images(judge, found), stopped, but=but
+    )
+    assert [Path(row.path).name for row in followed] == ["a.png", "broken.png"]
+
+
 @pytest.mark.parametrize(
     "name", ["../../x.png", "/etc/passwd", "a.zip!../..\\x", "CON", ".hidden.png", "", "\0.png", "图 1.png"]
 )
@@ -426,7 +446,7 @@ def test_half_written_files_wait(saved: Path, tmp_path: Path, monkeypatch: pytes
     done, seen = {}, {}
 
     def ready() -> list[str]:
-        return [each.name for each, _ in watching._ready([tmp_path / "in"], tmp_path / "o.csv", done, seen)]
+        return [each.name for each, _ in watching._ready([tmp_path / "in"], [tmp_path / "o.csv"], done, seen)]
 
     assert ready() == []
     clock[0] = 0.9

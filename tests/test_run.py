@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from lines import tiny_config
 from steelshift import adapt, choosing
@@ -31,7 +32,7 @@ from steelshift.methods import METHODS, SourceOnly
 from steelshift.selection import validators
 from steelshift.stages import Training
 from steelshift.training import checkpoint, loop
-from steelshift.training.config import Config, resolve
+from steelshift.training.config import Config, from_mapping, resolve
 from steelshift.training.precision import choose
 
 
@@ -108,6 +109,26 @@ def test_evaluate_agrees_with_the_report(finished: Path, lines: Path) -> None:
     assert scores["n"] == target["n"]
     assert scores["confusion"] == target["details"]["selected"]["confusion"]
     assert evaluate(finished, (lines / "target",), None, "all")["n"] == 84
+
+
+def test_a_run_of_an_older_version_is_resumed_where_only_later_options_are_missing(finished: Path) -> None:
+    stored = finished / "config.yaml"
+    text = stored.read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    older = {key: value for key, value in values.items() if key not in ("tasks", "sharing", "ratios")}
+    older["knobs"] = {key: value for key, value in values["knobs"].items() if key != "target_classes"}
+    named = ("source", "target", "classes", "target_labels", "cache", "weights", "tasks")
+    options = {key: value for key, value in values.items() if key not in named and value is not None}
+    places = {key: tuple(map(Path, values[key])) for key in ("source", "target")}
+    config = from_mapping(Config, options | places, out=finished)
+    try:
+        stored.write_text(yaml.safe_dump(older), encoding="utf-8")
+        assert fit(config, resume=True)["method"] == "iadsa"
+        stored.write_text(yaml.safe_dump(older | {"sharing": "hard"}), encoding="utf-8")
+        with pytest.raises(UsageError, match="sharing"):
+            fit(config, resume=True)
+    finally:
+        stored.write_text(text, encoding="utf-8")
 
 
 def test_classes_that_the_source_lacks_are_told_in_report_and_evaluation(lines: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from steelshift.data.table import (
     read_labels,
 )
 from steelshift.errors import DataError, UsageError
+from steelshift.selection.answers import UNKNOWN
 
 CLASSES = Classes(("inclusion", "qualified"), {"inclusion": 0, "Slag": 0, "qualified": 1})
 
@@ -96,7 +97,9 @@ def test_a_wrong_class_file_is_named(tmp_path, text, reason):
 def test_a_target_line_without_class_folders_is_taken_whole(line, tmp_path):
     target = write_line(tmp_path / "target", {"monday": 3, "tuesday": 2}, seed=50)
     assert len(read_images([target], CLASSES)) == 5
-    assert (read_labels([target], CLASSES, read_images([target], CLASSES)) == -1).all()
+    assert (read_labels([target], CLASSES, read_images([target], CLASSES)) == UNKNOWN).all()
+    loose = [write(tmp_path / "loose" / path.name, path.read_bytes()) for path in sorted(target.rglob("*.png"))]
+    assert loose and (read_labels([tmp_path / "loose"], CLASSES, read_images([tmp_path / "loose"])) == -1).all()
     assert len(read_images([line], CLASSES)) == 9
     with pytest.raises(DataError, match=str(target)):
         read_images([target], CLASSES, labelled=True)

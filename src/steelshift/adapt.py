@@ -4,6 +4,7 @@ S1 read, split and cache both lines, pre-train on the source; S2 build the netwo
 a checkpoint without target labels, write the inspector, and, where target labels are given, judge.
 """
 
+import dataclasses
 import json
 import shutil
 import time
@@ -191,6 +192,15 @@ def _tidy(run: Path) -> None:
         shutil.rmtree(run / leftover, ignore_errors=True)
 
 
+def _with_later(before: dict[str, Any], config: Config) -> dict[str, Any]:
+    """A stored config with what it lacks, for it is older, as it would be by default."""
+    usual = {item.name: item.default for item in dataclasses.fields(Config) if item.default is not dataclasses.MISSING}
+    usual = {key: list(value) if isinstance(value, tuple) else value for key, value in usual.items()}
+    knobs = to_mapping(type(config.knobs)())
+    same = before.get("method") == config.method
+    return usual | before | ({"knobs": knobs | (before.get("knobs") or {})} if same else {})
+
+
 def _open(run: Path, config: Config, resume: bool) -> bool:
     """Make or check the folder of a run; True where it is finished."""
     stored = run / "config.yaml"
@@ -199,7 +209,7 @@ def _open(run: Path, config: Config, resume: bool) -> bool:
         if not resume:
             raise UsageError("run_exists", path=run)
         if stored.exists():
-            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+            before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
             for key in values:
                 if values[key] != before.get(key):
                     raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)

@@ -178,7 +178,11 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{what} needs an inspector of one task, and this one answers {count}. Leave it out, or use another inspector.",
         "{what} 需要单任务检测器，而该检测器有 {count} 个任务。请去掉该选项，或换用其他检测器。",
     ),
-    "row_tasks_sure": ("Sure of every task.", "所有任务都有把握。"),
+    "serve_one_task": (
+        "The server needs an inspector of one task, and this one has {count}. Use `inspect`, or another inspector.",
+        "服务只支持单任务检测器，而该检测器有 {count} 个任务。请改用 inspect，或换用其他检测器。",
+    ),
+    "row_tasks_sure": ("sure of every task", "所有任务都有把握"),
     "row_task_uncertain": (
         "{task}: {p:.3f} is below the threshold {threshold:.3f}; a person should look",
         "{task}：{p:.3f} 低于阈值 {threshold:.3f}；请人工查看",
@@ -501,13 +505,13 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "正在跟踪 {where} 并写入 {out}；按 Ctrl+C 停止。",
     ),
     "no_heat_maps": (
-        "{path} holds no graph of heat maps: the last layers of its encoder are of a form that is not known. Inspect "
-        "with the inspector that it was exported from, or leave out --heatmaps.",
-        "{path} 不含热图计算图：其编码器末层的形式未知。请用导出前的检测器检测，或去掉 --heatmaps。",
+        "{path} holds no graph of heat maps: its encoder is of a form that is not known, or it has several tasks. "
+        "Inspect with the inspector that it was exported from, or leave out --heatmaps.",
+        "{path} 不含热图计算图：其编码器的形式未知，或有多个任务。请用导出前的检测器检测，或去掉 --heatmaps。",
     ),
     "no_heat_graph": (
-        "No heat maps can be drawn from the exported {encoder}: its last layers are of a form that is not known.",
-        "导出的 {encoder} 无法绘制热图：其末层的形式未知。",
+        "No heat maps can be drawn from the exported {encoder}: its form is not known, or it has several tasks.",
+        "导出的 {encoder} 无法绘制热图：其形式未知，或有多个任务。",
     ),
     "output_suffix": (
         "{path} must end in .csv, .jsonl or .parquet.",
@@ -530,8 +534,9 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "类别文件 {path} 的类别为 {found}，检测器的类别为 {known}。请用该次运行的文件。",
     ),
     "no_test_images": (
-        "None of the images in {where} is in the target test split of {run}. Name the target line, or use --split all.",
-        "{where} 中没有 {run} 目标测试集的图像。请给出目标产线，或用 --split all。",
+        "None of the images in {where} is in the test split of {run}. Name the line that it was taken from (the "
+        "target, where there was one), or use --split all.",
+        "{where} 中没有 {run} 测试集的图像。请给出其所属产线（若有目标产线则为目标产线），或用 --split all。",
     ),
     "no_lock": (
         "{run} has no readable data.lock.json, so its test split is unknown. Use --split all.",

@@ -68,25 +68,32 @@ class Taken:
 
 
 def find_images(
-    sources: Sequence[Path], *, every: int = 1, but: Path | None = None
+    sources: Sequence[Path], *, every: int = 1, but: Sequence[Path] = ()
 ) -> tuple[Iterator[Found], int | None]:
     """Every image of the sources in order, and how many; None where only reading an archive or a video will tell.
 
     Files are listed now, so that what is written later is none of them. every: of videos, one frame in so many.
-    but: a file that is none of them, for it is being written. Raises DataError where a pattern matches nothing.
+    but: files and folders that hold none of them, for they are written to. Raises DataError where a pattern matches
+    nothing.
     """
     parts: list[Iterable[Found]] = []
     count: int | None = 0
     for source in _matching(sources):
         kind = _kind(source)
         if kind is None:
-            places = [place for place in every_place([source]) if place.path != but]
+            places = [place for place in every_place([source]) if not inside(place.path, but)]
             parts.append(map(of_place, places))
             count = None if count is None else count + len(places)
         else:
             parts.append(_of_video(source, every) if kind == "video" else (_of_zip, _of_tar)[kind == "tar"](source))
             count = None
     return chain.from_iterable(parts), count
+
+
+def inside(path: Path, places: Sequence[Path]) -> bool:
+    """Whether a file is one of these, or lies in one of these folders."""
+    path = path.absolute()
+    return any(path.is_relative_to(place.absolute()) for place in places)
 
 
 def need_for(sources: Sequence[Path]) -> None:

@@ -75,11 +75,13 @@ def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: W
     limits = limits_of(inspector, wishes.review_rate)
     counts = Counts()
     heat = wishes.heatmaps != "none"
+    pictures = out.with_name(f"{out.stem}-heatmaps")
+    written = [out, pictures] + ([wishes.review_dir] if wishes.review_dir else [])
 
     def use(inspected: Inspected) -> ImageRow:
         row = inspected.row
         if inspected.heat is not None and (wishes.heatmaps == "all" or is_defect(row)):
-            path = write_heat_map(inspected, out.with_name(f"{out.stem}-heatmaps"))
+            path = write_heat_map(inspected, pictures)
             row = replace(row, heat_map=os.path.relpath(path, out.parent))
         if wishes.review_dir is not None and row.decision != "accept":
             copy_for_review(replace(inspected, row=row), wishes.review_dir)
@@ -92,10 +94,10 @@ def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: W
     if wishes.watch:
         note(say("watching", where=", ".join(map(str, sources)), out=out))
         with stop_requests() as requests:
-            for _ in follow(list(sources), out, inspect, lambda: bool(requests), use, heads):
+            for _ in follow(list(sources), out, inspect, lambda: bool(requests), use, heads, written):
                 pass
         return counts
-    found, total = find_images(sources, every=wishes.every, but=out)
+    found, total = find_images(sources, every=wishes.every, but=written)
     with showing("inspect", total) as advance:
         write_rows(map(use, inspect(found, advance)), out, heads)
     return counts

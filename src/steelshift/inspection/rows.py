@@ -319,7 +319,7 @@ def read_rows(path: Path, heads: Sequence[Head] = ()) -> list[dict[str, Any]]:
             rows, right = list(reader), not text or tuple(reader.fieldnames or ()) == columns_of(heads)
         else:
             rows = [json.loads(line) for line in text.splitlines()]
-            right = all(isinstance(row, dict) and {"id", "path"} <= set(row) for row in rows)
+            right = all(isinstance(row, dict) and tuple(row) == columns_of(heads) for row in rows)
     except ValueError:
         right = False
     if not right:

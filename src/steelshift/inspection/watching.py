@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from steelshift.data.sources import Found, of_place
+from steelshift.data.sources import Found, inside, of_place
 from steelshift.data.table import Place, every_place
 from steelshift.errors import UsageError
 from steelshift.files import locked
@@ -30,12 +30,13 @@ def follow(
     stopped: Callable[[], bool],
     use: Callable[[Inspected], ImageRow] = lambda inspected: inspected.row,
     heads: Sequence[Head] = (),
+    but: Sequence[Path] = (),
 ) -> Iterator[ImageRow]:
     """Append a row for every image in these folders, and go on as more arrive; yields what was appended.
 
     inspect: images to rows. use: what else is done with an image, before its row is written. heads: of declared tasks.
-    Ends once `stopped` says so, after the images in hand. Raises UsageError where another process follows into the same
-    table, or it is another table, RunFailed.
+    but: files and folders that are written to: nothing arrives there. Ends once `stopped` says so, after the images in
+    hand. Raises UsageError where another process follows into the same table, or it is another table, RunFailed.
     """
     with locked(out.with_name(f".{out.name}.lock"), wait=False) as alone:
         if not alone:
@@ -44,7 +45,7 @@ def follow(
         done: dict[Path, Stamp] = {}
         seen: dict[Path, tuple[Stamp, float]] = {}
         while not stopped():
-            ready = _ready(folders, out, done, seen)
+            ready = _ready(folders, (out, *but), done, seen)
             for start in range(0, len(ready), BATCH):
                 if stopped():
                     return
@@ -75,14 +76,14 @@ def _key(name: str | None, path: str) -> str:
 
 
 def _ready(
-    folders: list[Path], out: Path, done: dict[Path, Stamp], seen: dict[Path, tuple[Stamp, float]]
+    folders: list[Path], but: Sequence[Path], done: dict[Path, Stamp], seen: dict[Path, tuple[Stamp, float]]
 ) -> list[tuple[Path, Stamp]]:
     """Files that are new or changed, and quiet."""
     now, ready, there = time.monotonic(), [], set()
     for place in every_place([folder for folder in folders if folder.is_dir()]):
         path = place.path
         stamp = _stamp(path)
-        if stamp is None or path.name.startswith(out.name) or done.get(path) == stamp:
+        if stamp is None or path.name.startswith(but[0].name) or inside(path, but) or done.get(path) == stamp:
             continue
         there.add(path)
         before = seen.get(path)

@@ -52,7 +52,7 @@ def main() -> None:
         mark = _marked(folder)
         inspector = open_inspector(folder, options["runtime"], options["precision"], options["threads"])
         if inspector.specification.heads:
-            raise UsageError("one_task_only", what="serve", count=len(inspector.specification.heads))
+            raise UsageError("serve_one_task", count=len(inspector.specification.heads))
         heat = _warm(inspector, folder)
         if mark is None or _marked(folder) != mark:
             raise ArtifactRefused("inspector_broken", path=folder, why="it changed while it was read")
