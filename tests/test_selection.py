@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as sklearn
 
-from steelshift.selection.answers import UNKNOWN
+from steelshift.labels import UNKNOWN
 from steelshift.selection.calibration import temperature
 from steelshift.selection.metrics import mean_class_accuracy, open_set_scores, rate, scores
 from steelshift.selection.validators import choose, entropy, information_maximization, proxy_a_distance

@@ -21,7 +21,7 @@ from steelshift.data.table import (
     read_labels,
 )
 from steelshift.errors import DataError, UsageError
-from steelshift.selection.answers import UNKNOWN
+from steelshift.labels import UNKNOWN
 
 CLASSES = Classes(("inclusion", "qualified"), {"inclusion": 0, "Slag": 0, "qualified": 1})
 

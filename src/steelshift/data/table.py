@@ -18,7 +18,7 @@ import yaml
 
 from steelshift.data.decode import Unreadable, read_bytes
 from steelshift.errors import DataError, UsageError
-from steelshift.selection.answers import UNKNOWN
+from steelshift.labels import UNKNOWN
 
 NOT_IMAGES = frozenset({".txt", ".md", ".csv", ".parquet", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini"})
 """Files beside images; whatever else lies in a folder is tried, by content and not by name."""

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-UNKNOWN = -2
-"""Label of an image whose folder or manifest names a class that is none of those asked for; -1 is no label at all."""
-
 
 @dataclass(frozen=True)
 class Answers:

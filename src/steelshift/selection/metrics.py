@@ -7,7 +7,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest, entropy
 from sklearn.metrics import confusion_matrix
 
-from steelshift.selection.answers import UNKNOWN
+from steelshift.labels import UNKNOWN
 
 
 def scores(truth: np.ndarray, predicted: np.ndarray, names: tuple[str, ...], qualified: int | None) -> dict[str, Any]:
