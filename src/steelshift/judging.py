@@ -22,10 +22,11 @@ from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
-from steelshift.labels import UNKNOWN, Answers
+from steelshift.labels import UNKNOWN
 from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
+from steelshift.selection.answers import Answers
 from steelshift.selection.estimate import interval, labels_needed
 from steelshift.selection.metrics import open_set_scores, scores
 from steelshift.selection.reject import calibration_error, rate_needed, risk_coverage
