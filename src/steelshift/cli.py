@@ -294,6 +294,7 @@ def _inspect_strips(
     first_stage: Path | None,
     json: bool,
 ) -> None:
+    from steelshift.data.sources import inside
     from steelshift.data.table import every_place
     from steelshift.inspection.first_stage import load as load_first_stage
     from steelshift.inspection.strip import Layout, beside, inspect_into
@@ -303,8 +304,8 @@ def _inspect_strips(
     tile = inspector.specification.size if measures["tile"] is None else measures["tile"]
     layout = Layout(**measures | {"tile": tile})
     listed, maps = beside(out)
-    written = {out, listed}
-    places = [p for p in every_place(images) if p.path not in written and maps not in p.path.parents]
+    written = (out, listed, maps)
+    places = [place for place in every_place(images) if not inside(place.path, written)]
     with showing("inspect", len(places)) as advance:
         told = inspect_into(inspector, places, out, layout, stage, advance)
     if json:

@@ -47,13 +47,7 @@ def collect_evidence(
     }
     changed = float((predicted != predicted_before).mean())
     report = {
-        "schema": 1,
-        "method": config.method,
-        "encoder": config.encoder,
-        "size": config.size,
-        "seed": config.seed,
-        "steps": config.steps,
-        "pretrain_steps": config.pretrain_steps,
+        **facts(config),
         "augmentation": config.augmentation,
         "knobs": to_mapping(config.knobs),
         "classes": list(lines.classes.names),
@@ -62,7 +56,7 @@ def collect_evidence(
             "target": _counts(lines.target) | ({} if lines.few is None else {"labelled": len(lines.few)}),
             "duplicates_across": len(set(lines.source.cache.digests) & set(lines.target.cache.digests)),
         },
-        "curves": _curves(config, phase),
+        "curves": curves(config, phase),
         "source": {
             "n": len(source),
             "source_only": _source_scores(baseline, prepared["source"], truth, lines),
@@ -96,6 +90,19 @@ def collect_evidence(
     return report, thumbnails
 
 
+def facts(config: Config) -> dict[str, Any]:
+    """How every report begins: what was trained, and for how long."""
+    return {
+        "schema": 1,
+        "method": config.method,
+        "encoder": config.encoder,
+        "size": config.size,
+        "seed": config.seed,
+        "steps": config.steps,
+        "pretrain_steps": config.pretrain_steps,
+    }
+
+
 def _prepared(cache: PixelCache, size: int) -> torch.Tensor:
     return resized(cache, np.arange(len(cache)), size)
 
@@ -124,7 +131,7 @@ def _source_scores(inspector: Inspector, prepared: torch.Tensor, truth: np.ndarr
     return {key: found[key] for key in ("accuracy", "mean_class_accuracy")}
 
 
-def _curves(config: Config, phase: str) -> dict[str, list]:
+def curves(config: Config, phase: str) -> dict[str, list]:
     """What the method logged, by symbol; None where it said nothing at a step."""
     lines = (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [record for record in map(json.loads, lines) if record["phase"] == phase]

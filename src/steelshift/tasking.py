@@ -4,7 +4,6 @@ Each task is scored by itself; checkpoints are chosen by the mean over the tasks
 """
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from steelshift.data.stream import resized
 from steelshift.data.table import read_images
 from steelshift.data.tasks import Task, known, read_task_labels
 from steelshift.errors import DataError
+from steelshift.evidence import curves, facts
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import Inspector, answers, in_batches
 from steelshift.lines import Lines, locked_tasks, locked_tests
@@ -196,13 +196,7 @@ def collect_task_evidence(
     trunk = inspector.encoder.trunk
     counts = lines.counts()
     report = {
-        "schema": 1,
-        "method": config.method,
-        "encoder": config.encoder,
-        "size": config.size,
-        "seed": config.seed,
-        "steps": config.steps,
-        "pretrain_steps": config.pretrain_steps,
+        **facts(config),
         "knobs": to_mapping(config.knobs),
         "tasks": {
             task.name: {
@@ -225,7 +219,7 @@ def collect_task_evidence(
             "source": {"images": len(lines.source.cache), "test": len(test)},
             "target": None if lines.target is None else {"images": len(lines.target.cache)},
         },
-        "curves": _curves(config, phase),
+        "curves": curves(config, phase),
         "source": scores_by_task(lines.tasks, truth, in_batches(inspector.logits, prepared)),
     }
     return report, _thumbnails(test, prepared, truth, inspector)
@@ -245,14 +239,6 @@ def _thumbnails(
         found[f"task_{number}_heat"] = (heat.detach() * 255).round().to(torch.uint8).numpy()
         found[f"task_{number}_said"] = said
     return found
-
-
-def _curves(config: Config, phase: str) -> dict[str, list]:
-    """What the method logged, by symbol; None where it said nothing at a step."""
-    lines = (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if record["phase"] == phase]
-    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("phase", "step")]
-    return {key: [record.get(key) for record in records] for key in ("step", *keys)}
 
 
 def _anywhere(tasks: tuple[Task, ...], places: tuple[Path, ...]) -> tuple[Task, ...]:
