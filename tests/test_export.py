@@ -229,6 +229,25 @@ def test_inspecting_needs_one_runtime_and_no_torch(out: Path, tmp_path: Path, ru
     assert len(rows_of(tmp_path / "a.csv")) == 12
 
 
+def test_threads_that_begin_together_do_not_wait_for_each_other() -> None:
+    """A new process each time: only the first inferences of a process can lock, and in half of them did."""
+    code = """
+        import os, sys
+        from concurrent.futures import ThreadPoolExecutor
+        import numpy as np
+        from steelshift.inspection import runtimes
+        openvino = runtimes.import_openvino()
+        pixels = openvino.opset13.parameter([-1, 4], np.uint8)
+        model = openvino.Model([openvino.opset13.convert(pixels, "f32")], [pixels])
+        graph = openvino.Core().compile_model(model, "CPU")
+        sys.setswitchinterval(1e-5)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: graph.create_infer_request().infer([np.zeros((64, 4), np.uint8)]), range(8)))
+    """
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=30, check=True)
+
+
 @pytest.mark.parametrize(("runtime", "tile"), [("onnx", 50), ("openvino", 64)])
 def test_strips_need_no_torch_and_are_as_in_torch(
     saved: Path, out: Path, tmp_path: Path, runtime: str, tile: int

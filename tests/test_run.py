@@ -7,8 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from lines import tiny_config
+from lines import asked_to_stop, tiny_config
 from steelshift import adapt, choosing
 from steelshift.adapt import fit, render_again
 from steelshift.candidates import Candidates
@@ -30,6 +28,7 @@ from steelshift.judging import evaluate, open_target_labels
 from steelshift.lines import read_lines
 from steelshift.methods import METHODS, SourceOnly
 from steelshift.selection import validators
+from steelshift.signals import stop_requests
 from steelshift.stages import Training
 from steelshift.training import checkpoint, loop
 from steelshift.training.config import Config, from_mapping, resolve
@@ -442,24 +441,26 @@ def test_report_is_rendered_again_to_the_same_bytes(finished: Path) -> None:
     assert (finished / "report.html").read_bytes() == before
 
 
-def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same(lines: Path, tmp_path: Path, finished: Path) -> None:
-    run = tmp_path / "run"
-    config = tiny_config(lines, run, oracle=True)
-
-    def interrupt() -> None:
-        while not (run / "checkpoints" / "iadsa" / "step-00000002.json").exists():
-            time.sleep(0.001)
-        signal.raise_signal(signal.SIGTERM)
-
-    # A thread cannot run the handler: raise_signal makes the main thread do it between two steps.
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(Interrupted) as stopped:
+def test_being_asked_to_stop_leaves_a_checkpoint_and_resuming_gives_the_same(
+    lines: Path, tmp_path: Path, finished: Path
+) -> None:
+    config = tiny_config(lines, tmp_path / "run", oracle=True)
+    with pytest.raises(Interrupted) as stopped, asked_to_stop("iadsa", 2):
         fit(config)
-    thread.join()
     assert stopped.value.exit_code == 143
+    newest = sorted((tmp_path / "run" / "checkpoints" / "iadsa").glob("step-*.json"))[-1]
+    assert newest.name == "step-00000003.json"
     fit(config, resume=True)
-    assert weights(run) == weights(finished)
+    assert weights(tmp_path / "run") == weights(finished)
+
+
+def test_signals_are_noted_and_then_what_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_requests() as asked:
+        assert asked == []
+        signal.raise_signal(signal.SIGTERM)
+        assert asked == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 class Spoiled(SourceOnly):

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from builders import write
-from lines import tiny_config
+from lines import asked_to_stop, tiny_config
 from steelshift.adapt import fit
 from steelshift.cli import main
 from steelshift.errors import DataError, Interrupted, UsageError
@@ -19,7 +17,6 @@ from steelshift.inspection import inspector as artifact
 from steelshift.inspection.parity import compare
 from steelshift.inspection.specification import Head
 from steelshift.lines import read_lines
-from steelshift.training import loop
 from steelshift.training.config import Config, resolve
 from test_run import digests, weights
 
@@ -178,29 +175,11 @@ def test_parity_asks_every_task() -> None:
     assert compare(expected, found, heads=heads).same_class == pytest.approx(1 / 3)
 
 
-def test_a_killed_run_continues_bit_for_bit(
-    lines: Path, tasks: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_continues_bit_for_bit(lines: Path, tasks: Path, alone: Path, tmp_path: Path) -> None:
     """Stopped in the middle of the method, whose queues and rates of false detections lie in the checkpoint."""
     config = config_of(lines, tmp_path / "run", tasks)
-    original, steps, asked = loop._step, [], []
-
-    @contextmanager
-    def requests():
-        """As a signal would be noted; a real one could end the process that tests."""
-        yield asked
-
-    def stopping(*arguments):
-        steps.append(arguments[0].name)
-        if steps.count("multitask") == 2:
-            asked.append(signal.SIGTERM)
-        return original(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "stop_requests", requests)
-        patched.setattr(loop, "_step", stopping)
-        with pytest.raises(Interrupted):
-            fit(config)
+    with pytest.raises(Interrupted), asked_to_stop("multitask", 1):
+        fit(config)
     fit(config, resume=True)
     assert weights(tmp_path / "run") == weights(alone)
     one, other = digests(tmp_path / "run"), digests(alone)

@@ -132,7 +132,9 @@ def _marked(mark: Path | None, place: Place, shape: tuple[int, int]) -> Marked:
         return Marked(_boxes(mark, shape))
     try:
         levels = decode(read_bytes(mark)[1]).pixels[..., 0]
-        mask = levels > (127 if levels.max() > 1 else 0)  # white, or 1 in masks of class numbers
+        # White, or any number in masks of class numbers; what JPEG adds to black is no number.
+        numbers = levels.max() <= 127 and mark.suffix.lower() not in (".jpg", ".jpeg")
+        mask = levels > (0 if numbers else 127)
     except Unreadable as error:
         raise DataError("mask_unusable", path=mark, why=error) from error
     if mask.shape != shape:

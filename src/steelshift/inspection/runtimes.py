@@ -81,9 +81,16 @@ def without_reports() -> None:
 
 
 def import_openvino() -> ModuleType:
+    """The module, ready for threads.
+
+    What its binding knows of NumPy's types is made at first need, under a lock that does not let go of Python's own:
+    two threads whose first inference is at the same time can wait for each other for ever. So one array goes in and
+    out here, before there are threads.
+    """
     without_reports()
     import openvino
 
+    _ = openvino.Tensor(np.zeros(1, np.uint8)).data
     return openvino
 
 
