@@ -142,7 +142,7 @@ def measure(folder: Path, judge: Any, stage: Any, strips: list[np.ndarray]) -> N
     from steelshift.data.table import Place
     from steelshift.inspection.rows import ImageRow
     from steelshift.inspection.strip import Findings, Layout, inspect_strip, inspect_strips
-    from steelshift.light import even_images
+    from steelshift.light import prepare
 
     graph, layout = folder / "exported", Layout(SIZE)
     height, width = strips[0].shape
@@ -157,7 +157,7 @@ def measure(folder: Path, judge: Any, stage: Any, strips: list[np.ndarray]) -> N
     ]
     grid = [pixels[y : y + SIZE, x : x + SIZE] for pixels in strips
             for y in range(0, height - SIZE + 1, SIZE) for x in range(0, width, SIZE)]  # fmt: skip
-    ready = even_images(np.stack(grid)[..., None])
+    ready = prepare(np.stack(grid)[..., None], SIZE)
     ready = ready[: len(ready) // 8 * 8].reshape(-1, 8, 1, SIZE, SIZE)
     side = height // 32 * 32
     whole = np.resize(ready, (len(strips), 1, 1, side, width))

@@ -4,9 +4,9 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from steelshift.judging import evaluate, open_target_labels
 from steelshift.lines import read_lines
 from steelshift.methods import METHODS, SourceOnly
 from steelshift.selection import validators
-from steelshift.signals import stop_requests
 from steelshift.stages import Training
 from steelshift.training import checkpoint, loop
 from steelshift.training.config import Config, from_mapping, resolve
@@ -455,12 +454,18 @@ def test_being_asked_to_stop_leaves_a_checkpoint_and_resuming_gives_the_same(
 
 
 def test_signals_are_noted_and_then_what_they_were() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_requests() as asked:
-        assert asked == []
-        signal.raise_signal(signal.SIGTERM)
-        assert asked == [signal.SIGTERM]
-    assert signal.getsignal(signal.SIGTERM) is before
+    """In a process of its own: that of the tests may run them off its main thread, where no signal is noted."""
+    code = """
+        import signal
+        from steelshift.signals import stop_requests
+        before = signal.getsignal(signal.SIGTERM)
+        with stop_requests() as asked:
+            assert asked == []
+            signal.raise_signal(signal.SIGTERM)
+            assert asked == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is before
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 class Spoiled(SourceOnly):

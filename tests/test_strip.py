@@ -21,8 +21,9 @@ from steelshift.inspection.inspector import Inspector
 from steelshift.inspection.sharpen import contrast, sharpen
 from steelshift.inspection.specification import Answer, Specification, score_each
 from steelshift.inspection.strip import Findings, Layout, inspect_strips, write_defects
-from steelshift.light import even_images, window_means, window_side
+from steelshift.light import prepare, window_means
 from steelshift.nn.encoders import even_light, light_window
+from steelshift.resample import resample, to_grey, whole
 
 CLASSES = ("qualified", "scratch", "patch")
 
@@ -227,14 +228,26 @@ def test_memory_is_flat_in_the_length_of_a_strip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 9, 64, 97, 224])
-def test_light_without_torch_is_that_of_the_encoder(size: int) -> None:
-    images = np.stack([picture(seed, size, size)[..., None] for seed in range(3)])
-    given = torch.from_numpy(images[:, None, :, :, 0]).float()
-    assert np.abs(even_images(images) - even_light(given, light_window(size)).numpy()).max() <= 1e-5
-    side = window_side(size)
-    wide = np.pad(images[0, ..., 0].astype(float), side // 2, mode="reflect")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("share", [1, 0.7])
+def test_preparing_without_torch_is_that_of_the_encoder(size: int, channels: int, share: float) -> None:
+    shape = (round(share * size), max(1, round(share * share * size)))
+    grey = [picture(seed, *shape) for seed in range(channels * 3)]
+    images = np.stack(grey).reshape(3, channels, *shape).transpose(0, 2, 3, 1)
+    given = torch.from_numpy(images)
+    resized = resample(to_grey(given), whole(given), size)
+    expected = even_light(resized, light_window(size)).numpy()
+    # The matrices' weights are differences of large numbers: they are a hundredth of a grey level off.
+    assert np.abs(prepare(images, size) - expected).max() <= (1e-5 if share == channels == 1 else 2e-3)
+
+
+@pytest.mark.parametrize("side", [3, 17, 57])
+def test_means_over_windows(side: int) -> None:
+    image = picture(0, 40, 70)
+    wide = np.pad(image.astype(float), side // 2, mode="reflect")
     expected = np.lib.stride_tricks.sliding_window_view(wide, (side, side)).mean((2, 3))
-    assert np.abs(window_means(images[0, ..., 0], side) - expected).max() <= 1e-4
+    assert np.abs(window_means(image, side) - expected).max() <= 1e-4
+    assert np.abs(window_means(image.astype(np.float32), side) - expected).max() <= 1e-4
 
 
 def test_heat_lies_where_evidence_and_contrast_are() -> None:

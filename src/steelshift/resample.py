@@ -8,7 +8,7 @@ another box, so training crops at full resolution and resizes in the same pass.
 import torch
 from torch import Tensor
 
-LUMINANCE = (0.299, 0.587, 0.114)
+from steelshift.light import LUMINANCE
 
 
 def to_grey(images: Tensor) -> Tensor:

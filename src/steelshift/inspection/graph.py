@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from steelshift.errors import RunFailed
 from steelshift.inspection.inspector import Inspector
 from steelshift.inspection.runtimes import FEATURES, HEAT, MAPS, PIXELS, PREPARED, PROBABILITIES
+from steelshift.light import LUMINANCE
 from steelshift.nn.convolution import plainly
-from steelshift.resample import LUMINANCE, resample
+from steelshift.resample import resample
 
 PREPARING = "prepare/"
 """How the names of nodes of preprocessing begin."""

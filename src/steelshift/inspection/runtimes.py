@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from steelshift import light
 from steelshift.errors import UsageError
-from steelshift.light import WINDOWS, even_images
 
 PIXELS, PREPARED, PROBABILITIES = "pixels", "prepared", "probabilities"
 FEATURES, MAPS, HEAT = "features", "maps", "heat"
@@ -165,13 +165,9 @@ def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: b
 
 
 def _prepared(prepare: Any, images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (B, H, W, C) -> float32 (B, 1, S, S). Grey images of the network's own size need light alone.
-
-    The graph would multiply those by unit matrices first, and by windows as matrices then: with both it takes as long
-    as an int8 AlexNet.
-    """
-    if images.shape[1:] == (size, size, 1) and size >= 2 * WINDOWS:
-        return even_images(images)
+    """uint8 (B, H, W, C) -> float32 (B, 1, S, S), by the graph where images are reduced."""
+    if light.prepares(images.shape, size):
+        return light.prepare(images, size)
     return prepare.infer([np.ascontiguousarray(images)])[0].copy()
 
 

@@ -32,4 +32,4 @@ def contrast(grey: np.ndarray) -> np.ndarray:
     if side < 2 * WINDOWS:
         return np.ones(grey.shape, np.float32)
     apart = np.abs(grey - window_means(grey, side // WINDOWS | 1))
-    return window_means(np.rint(apart).astype(np.uint8), side // BLUR | 1)
+    return window_means(apart, side // BLUR | 1)
