@@ -1,17 +1,21 @@
 """How near inspecting a folder comes to the bare runtime: read, hash, decode, prepare, infer, compare, decide, write.
 
-    .venv/bin/python benchmarks/inspect_folder.py --encoder resnet18 --precision int8 --images 10000
+    .venv/bin/python benchmarks/inspect_folder.py --encoder resnet18 --precision int8 --images 10000 \
+        --kind PNG --anomalib .venv-anomalib/bin/python
 
-Writes drawn images of 200 x 200 as PNG, exports an inspector with random weights (speed alone depends on nothing else),
-and goes through all of it in one process, on as many cores as the machine gives, in rounds that take all contenders in
+Writes drawn images of 200 x 200, exports an inspector with random weights (speed alone depends on nothing else), and
+goes through all of it in one process, on as many cores as the machine gives, in rounds that take all contenders in
 turn: `bare`, the network's graph alone in OpenVINO's throughput mode at batch 8, from prepared images in memory;
-`pixels`, our own path from decoded pixels in memory; `inspect`, everything, from files to the table. Prints medians in
-images a second and ratios within a run, and where the time of `inspect` goes if it ran on one thread.
+`pixels`, our own path from decoded pixels in memory; `inspect`, everything, from files to the table; `torch loop`, what
+one would write by hand: each file opened, resized and put through the same encoder in fp32; `anomalib`, where its
+environment is named (anomalib_folder.py says how to make one). Prints medians in images a second and ratios within a
+run, and where the time of `inspect` goes if it ran on one thread.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,35 +41,42 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kind", default="PNG", choices=["PNG", "JPEG", "BMP"], help="of the files")
+    parser.add_argument("--anomalib", type=Path, default=None, help="Python of an environment that has it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        pixels = write_images(work / "images", options.images)
-        write_inspector(work / "inspector", options.encoder, options.size, pixels)
+        pixels = write_images(work / "images", options.images, options.kind)
+        made = write_inspector(work / "inspector", options.encoder, options.size, pixels)
         export(work / "inspector", work / "exported", ["openvino"], [options.precision], None, work / "images")
         judge = exported.load(work / "exported", "openvino", options.precision)
         contenders = {
             "bare": lambda: bare(work / "exported", options.precision, options.size, min(options.images, 2000)),
             "pixels": lambda: from_pixels(judge, pixels, min(options.images, 2000)),
             "inspect": lambda: whole(judge, work / "images", work / "rows.csv", options.images),
+            "torch loop": lambda: by_hand(made, work / "images", min(options.images, 500)),
         }
+        if options.anomalib:
+            contenders["anomalib"] = lambda: anomalib(options.anomalib, work / "images", min(options.images, 200))
         found = {name: [] for name in contenders}
         for _ in range(options.rounds):
             for name, measure in contenders.items():
                 found[name].append(measure())
         speeds = {name: statistics.median(values) for name, values in found.items()}
         print(json.dumps({
-            "encoder": options.encoder, "precision": options.precision, "images": options.images,
+            "encoder": options.encoder, "precision": options.precision, "images": options.images, "kind": options.kind,
             "images_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
             "pixels / bare": round(speeds["pixels"] / speeds["bare"], 3),
             "inspect / bare": round(speeds["inspect"] / speeds["bare"], 3),
+            **{f"inspect / {name}": round(speeds["inspect"] / speeds[name], 1) for name in contenders if " " in name
+               or name == "anomalib"},
             "microseconds_an_image": {name: round(value, 1) for name, value in parts(judge, work / "images").items()},
         }, indent=1))  # fmt: skip
     return 0
 
 
-def write_images(folder: Path, count: int) -> list[np.ndarray]:
-    """PNG files; returns the first pictures, decoded."""
+def write_images(folder: Path, count: int, kind: str) -> list[np.ndarray]:
+    """Returns the first pictures."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -74,11 +85,12 @@ def write_images(folder: Path, count: int) -> list[np.ndarray]:
     for number in range(count):
         picture = np.roll(drawn[number % len(drawn)], number // len(drawn), axis=0)
         picture = np.clip(picture.astype(np.int16) + number % 7, 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(folder / f"{number:06d}.png", compress_level=1)
+        how = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90}, "BMP": {}}[kind]
+        Image.fromarray(picture).save(folder / f"{number:06d}.{kind.lower()}", kind, **how)
     return [picture[..., None] for picture in drawn]
 
 
-def write_inspector(folder: Path, encoder: str, size: int, pixels: list[np.ndarray]) -> None:
+def write_inspector(folder: Path, encoder: str, size: int, pixels: list[np.ndarray]) -> inspector.Inspector:
     torch.manual_seed(0)
     made = inspector.Inspector(Specification(encoder, "conv_bottleneck", size, tuple(CLASSES)))
     batch = np.stack(pixels[:64])
@@ -92,6 +104,7 @@ def write_inspector(folder: Path, encoder: str, size: int, pixels: list[np.ndarr
         [f"{number}.png" for number in range(1000)], answer.features, answer.probabilities,
     )  # fmt: skip
     inspector.save(made, folder, "random weights", pixels[:8])
+    return made
 
 
 def bare(folder: Path, precision: str, size: int, count: int) -> float:
@@ -134,6 +147,26 @@ def whole(judge: exported.Exported, folder: Path, out: Path, count: int) -> floa
     began = time.perf_counter()
     assert inspect_into(judge, [folder], out, Wishes()).rows == count
     return count / (time.perf_counter() - began)
+
+
+def by_hand(made: inspector.Inspector, folder: Path, count: int) -> float:
+    """Files one after the other through the encoder in fp32, as a short program would do it."""
+    from PIL import Image
+
+    files = sorted(folder.iterdir())[:count]
+    size = made.specification.size
+    began = time.perf_counter()
+    with torch.inference_mode():
+        for file in files:
+            image = torch.from_numpy(np.array(Image.open(file).convert("L").resize((size, size)))).float()
+            made.classifier(made.encoder(image[None, None])).softmax(1).max(1)
+    return count / (time.perf_counter() - began)
+
+
+def anomalib(python: Path, folder: Path, count: int) -> float:
+    script = Path(__file__).with_name("anomalib_folder.py")
+    command = [python, script, folder, str(count)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def parts(judge: exported.Exported, folder: Path, count: int = 320) -> dict[str, float]:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import struct
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,9 @@ def decode(content: bytes, *, bit_depth: int | None = None, max_pixels: int = MA
             frames = int(getattr(image, "n_frames", 1))
             declared = declared_depth(image, content)
             image.load()
-            pixels, depth = _to_uint8(_upright(image), bit_depth, declared)
+            with suppress(Exception):  # broken EXIF says nothing about orientation
+                ImageOps.exif_transpose(image, in_place=True)
+            pixels, depth = _to_uint8(image, bit_depth, declared)
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
@@ -90,13 +93,6 @@ def decode(content: bytes, *, bit_depth: int | None = None, max_pixels: int = MA
     except Exception as error:  # a parser of untrusted bytes: whatever it raises, this file is unreadable
         raise Unreadable("broken_image", why=_short(error)) from error
     return Decoded(pixels, depth, frames)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF says nothing about orientation
-        return image
 
 
 def declared_depth(image: Image.Image, content: bytes) -> int | None:
@@ -128,7 +124,7 @@ def _to_uint8(image: Image.Image, given: int | None, declared: int | None) -> tu
             depth = 16  # the PNG standard spreads fewer bits over all 16
         return to_8_bits(values, depth)[:, :, None], depth
     if mode in ("1", "L") and "transparency" not in image.info:
-        return np.array(image.convert("L"))[:, :, None], 8
+        return np.array(image if mode == "L" else image.convert("L"))[:, :, None], 8
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         colour = image.convert("RGBA")
         white = Image.new("RGBA", colour.size, "white")

@@ -4,16 +4,18 @@ import csv
 import io
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from steelshift.data.sources import Found, Taken
 from steelshift.data.tasks import ALL_OF, NONE_OF
@@ -25,9 +27,11 @@ from steelshift.progress import Advance
 from steelshift.selection.reject import Thresholds
 
 BATCH = 32
+MOST_WORKERS = 16
 HELD = 64 * 1024 * 1024
 """Bytes of files in memory that end a batch early."""
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+Given, Made = TypeVar("Given"), TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -114,34 +118,49 @@ def inspect_images(
     limits: by default the inspector's own. heat: whether heat maps are wanted.
     """
     limits = limits or limits_of(inspector)
-    everything = iter(images)
     depth = inspector.specification.bit_depth
+
+    def look(batch: Sequence[Found]) -> list[Inspected]:
+        ready = []
+        for found in batch:
+            began = time.perf_counter()
+            ready.append((found, found.take(depth), time.perf_counter() - began))
+        return list(judged(inspector, ready, limits, heat))
+
+    # As many batches at a time as there are cores, each from files to answers: nothing waits for a slower part. NumPy's
+    # products must not ask for all cores on top of that: its threads wait for each other at full power.
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     done = 0
-
-    def take(found: Found) -> tuple[Taken, float]:
-        began = time.perf_counter()
-        return found.take(depth), time.perf_counter() - began
-
-    with ThreadPoolExecutor() as pool:
-        ahead: deque[list[tuple[Found, Future]]] = deque()
-        while True:
-            while len(ahead) < 2:
-                batch, held = [], 0
-                for found in islice(everything, BATCH):
-                    batch.append((found, pool.submit(take, found)))
-                    held += found.size
-                    if held > HELD:
-                        break
-                if not batch:
-                    break
-                ahead.append(batch)
-            if not ahead:
-                return
-            ready = [(found, *future.result()) for found, future in ahead.popleft()]
-            for inspected in judged(inspector, ready, limits, heat):
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for looked in ahead(pool, look, _batches(images), workers):
+            for inspected in looked:
                 done += 1
                 advance(done)
                 yield inspected
+
+
+def ahead(pool: Executor, function: Callable[[Given], Made], given: Iterable[Given], many: int) -> Iterator[Made]:
+    """function(item) of every item, in order, that many begun ahead."""
+    begun: deque[Future[Made]] = deque()
+    for item in given:
+        begun.append(pool.submit(function, item))
+        if len(begun) > many:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _batches(images: Iterable[Found]) -> Iterator[list[Found]]:
+    batch: list[Found] = []
+    held = 0
+    for found in images:
+        batch.append(found)
+        held += found.size
+        if len(batch) == BATCH or held > HELD:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def judged(
@@ -329,7 +348,10 @@ def read_rows(path: Path, heads: Sequence[Head] = ()) -> list[dict[str, Any]]:
 
 def record_of(row: ImageRow, heads: Sequence[Head] = ()) -> dict[str, Any]:
     """A row by the names of its columns."""
-    found = {key.rstrip("_"): value for key, value in asdict(row).items() if key != "of_tasks"} | dict(row.of_tasks)
+    found = {name: getattr(row, name + "_" * (name == "class")) for name in COLUMNS}
+    if not heads:
+        return found
+    found |= dict(row.of_tasks)
     return {name: found.get(name) for name in columns_of(heads)}
 
 

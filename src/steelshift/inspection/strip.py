@@ -11,12 +11,11 @@ import csv
 import io
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,7 +28,7 @@ from steelshift.data.tiles import QUALIFIED, starts
 from steelshift.errors import UsageError
 from steelshift.files import write_atomically, write_text
 from steelshift.inspection.first_stage import FirstStage
-from steelshift.inspection.rows import ImageRow, judge_batch
+from steelshift.inspection.rows import ImageRow, ahead, judge_batch
 from steelshift.inspection.specification import Judge
 from steelshift.messages import say
 from steelshift.progress import Advance, note
@@ -42,7 +41,6 @@ LARGEST_MAP = 3000
 """Pixels of the longer side of a strip map."""
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Of classes on a strip map, in their order (Okabe and Ito)."""
-Given, Made = TypeVar("Given"), TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -180,8 +178,8 @@ def inspect_strip(
     def judged(batch: list[_Tile]) -> list[ImageRow]:
         return list(judge_batch(judge, [(tile.row, tile.pixels) for tile in batch]))
 
-    tiles = (tile for tiles in _ahead(pool, cut, bands(), 2) for tile in tiles)
-    for rows in _ahead(pool, judged, _batches(tiles, findings), 3):
+    tiles = (tile for tiles in ahead(pool, cut, bands(), 2) for tile in tiles)
+    for rows in ahead(pool, judged, _batches(tiles, findings), 3):
         for row in rows:
             grid.add(row)
             yield row
@@ -222,17 +220,6 @@ def _batches(tiles: Iterable[_Tile], findings: Findings) -> Iterator[list[_Tile]
             batch, forwarded = [], 0
     findings.tiles, findings.forwarded = findings.tiles + len(batch), findings.forwarded + forwarded
     yield batch
-
-
-def _ahead(pool: Executor, function: Callable[[Given], Made], given: Iterable[Given], many: int) -> Iterator[Made]:
-    """function(item) of every item, in order, that many begun ahead."""
-    begun: deque[Future[Made]] = deque()
-    for item in given:
-        begun.append(pool.submit(function, item))
-        if len(begun) > many:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
 
 
 class _Grid:
