@@ -157,7 +157,8 @@ def measure(folder: Path, judge: Any, stage: Any, strips: list[np.ndarray]) -> N
     ]
     grid = [pixels[y : y + SIZE, x : x + SIZE] for pixels in strips
             for y in range(0, height - SIZE + 1, SIZE) for x in range(0, width, SIZE)]  # fmt: skip
-    ready = prepare(np.stack(grid)[..., None], SIZE)
+    ready = np.empty((len(grid), 1, SIZE, SIZE), np.float32)
+    prepare(np.stack(grid)[..., None], ready)
     ready = ready[: len(ready) // 8 * 8].reshape(-1, 8, 1, SIZE, SIZE)
     side = height // 32 * 32
     whole = np.resize(ready, (len(strips), 1, 1, side, width))

@@ -25,27 +25,28 @@ def prepares(shape: tuple[int, ...], size: int) -> bool:
     return max(shape[-3:-1]) <= size and size >= 2 * WINDOWS
 
 
-def prepare(images: np.ndarray, size: int) -> np.ndarray:
-    """Grey, resized and evenly lit as an encoder does it: uint8 (B, H, W, C) -> float32 (B, 1, S, S), spread near 1.
+def prepare(images: np.ndarray, prepared: np.ndarray) -> None:
+    """Grey, resized and evenly lit as an encoder does it: uint8 (B, H, W, C) into float32 (B, 1, S, S), spread near 1.
 
-    C: 1 or 3. size: S, the side of what the encoder reads, not below H and W.
+    C: 1 or 3. S: not below H and W.
     """
-    prepared = np.empty((len(images), 1, size, size), np.float32)
+    size = prepared.shape[2]
+    resized, means = np.empty((2, size, size), np.float32)
     for (even,), image in zip(prepared, images, strict=True):
         if image.shape[2] == 1:
             grey = image[..., 0]
         else:
             grey = cv2.transform(image.astype(np.float32), np.array([LUMINANCE], np.float32))
         if grey.shape != (size, size):
-            grey = cv2.resize(grey.astype(np.float32, copy=False), (size, size), interpolation=cv2.INTER_LINEAR)
-        cv2.subtract(grey, window_means(grey, window_side(size)), dst=even, dtype=cv2.CV_32F)
+            grey = grey.astype(np.float32, copy=False)
+            grey = cv2.resize(grey, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR)
+        cv2.subtract(grey, window_means(grey, window_side(size), means), dst=even, dtype=cv2.CV_32F)
         even *= np.float32(1.0 / (cv2.norm(even) / size + FAINT))
-    return prepared
 
 
-def window_means(image: np.ndarray, side: int) -> np.ndarray:
+def window_means(image: np.ndarray, side: int, means: np.ndarray | None = None) -> np.ndarray:
     """Means over windows, mirrored at the edges: uint8 or float32 (H, W) -> float32 (H, W).
 
-    side: odd, below twice the smaller side of the image.
+    side: odd, below twice the smaller side of the image. means: where they are written, if anywhere in particular.
     """
-    return cv2.boxFilter(image, cv2.CV_32F, (side, side), borderType=cv2.BORDER_REFLECT_101)
+    return cv2.boxFilter(image, cv2.CV_32F, (side, side), dst=means, borderType=cv2.BORDER_REFLECT_101)
