@@ -210,7 +210,7 @@ def test_exported_rows_are_those_of_the_inspector(
             assert one[key] == other[key]
         if one["heat_map"]:
             drawn = [np.asarray(Image.open(tmp_path / row["heat_map"])).astype(int) for row in (one, other)]
-            assert drawn[0].shape == (48, 48, 3) and np.abs(drawn[0] - drawn[1]).max() <= 2
+            assert drawn[0].shape == (48, 48, 3) and np.abs(drawn[0] - drawn[1]).max() <= 12  # JPEG
     assert sum(row["heat_map"] is not None for row in before) == 6
 
 

@@ -19,18 +19,23 @@ def explain_full_or_readonly(path: Path) -> Iterator[None]:
         raise RunFailed("cannot_write", path=path, why=error.strerror or str(error)) from error
 
 
-def write_atomically(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Write through a temporary neighbour: fill, fsync, rename, fsync of the folder. Raises RunFailed."""
+def write_atomically(path: Path, fill: Callable[[BinaryIO], None], *, lasting: bool = True) -> None:
+    """Write through a temporary neighbour: fill, fsync, rename, fsync of the folder. Raises RunFailed.
+
+    lasting: whether a power cut right after may not take it back; without, nothing is synced.
+    """
     temporary = path.with_name(path.name + ".tmp")
     with explain_full_or_readonly(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 fill(file)
-                file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
-            sync_folder(path.parent)
+            if lasting:
+                sync_folder(path.parent)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise

@@ -5,6 +5,7 @@ exported/  export.json  model-PRECISION.onnx  openvino-PRECISION.xml and .bin  h
 """
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Exported:
     def __post_init__(self) -> None:
         self._runs: dict[tuple[str, ...], Run] = {}
         self._heat: Callable[[np.ndarray], np.ndarray] | None = None
+        self._opening = threading.Lock()
 
     def score(self, groups: Sequence[np.ndarray]) -> np.ndarray:
         return self._run(groups, PROBABILITIES)[0]
@@ -55,14 +57,16 @@ class Exported:
         return Answer(*self._run(groups, PROBABILITIES, FEATURES, *([MAPS] if maps else [])))
 
     def heat(self, maps: np.ndarray) -> np.ndarray:
-        if self._heat is None:
-            self._heat = open_heat(self.runtime, self.folder / HEAT)
+        with self._opening:
+            if self._heat is None:
+                self._heat = open_heat(self.runtime, self.folder / HEAT)
         return self._heat(maps)
 
     def _run(self, groups: Sequence[np.ndarray], *gives: str) -> list[np.ndarray]:
-        if gives not in self._runs:
-            files = [self.folder / name for name in files_of(self.runtime, self.precision)]
-            self._runs[gives] = open_graph(self.runtime, self.precision, files, gives)
+        with self._opening:
+            if gives not in self._runs:
+                files = [self.folder / name for name in files_of(self.runtime, self.precision)]
+                self._runs[gives] = open_graph(self.runtime, self.precision, files, gives)
         return self._runs[gives](groups)
 
 

@@ -78,18 +78,22 @@ def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: W
     pictures = out.with_name(f"{out.stem}-heatmaps")
     written = [out, pictures] + ([wishes.review_dir] if wishes.review_dir else [])
 
+    def drawn(inspected: Inspected) -> Inspected:
+        row = inspected.row
+        if inspected.heat is None or not (wishes.heatmaps == "all" or is_defect(row)):
+            return inspected
+        path = write_heat_map(inspected, pictures)
+        return replace(inspected, row=replace(row, heat_map=os.path.relpath(path, out.parent)))
+
     def use(inspected: Inspected) -> ImageRow:
         row = inspected.row
-        if inspected.heat is not None and (wishes.heatmaps == "all" or is_defect(row)):
-            path = write_heat_map(inspected, pictures)
-            row = replace(row, heat_map=os.path.relpath(path, out.parent))
         if wishes.review_dir is not None and row.decision != "accept":
-            copy_for_review(replace(inspected, row=row), wishes.review_dir)
+            copy_for_review(inspected, wishes.review_dir)
         counts.add(row)
         return row
 
     def inspect(found: Iterator[Found], advance=lambda done: None) -> Iterator[Inspected]:
-        return inspect_images(inspector, found, advance, limits=limits, heat=heat)
+        return inspect_images(inspector, found, advance, limits=limits, heat=heat, finish=drawn)
 
     if wishes.watch:
         note(say("watching", where=", ".join(map(str, sources)), out=out))

@@ -7,6 +7,7 @@ The folder holds weights as safetensors and everything else as JSON and PNG; rea
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,10 @@ from steelshift.selection.answers import Answers
 
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden probability that still counts as the same inspector on another processor."""
+
+
+_ALONE = threading.Lock()
+"""Maps are taken by hooks on layers, which two passes at once would mix up; one pass asks for all cores anyway."""
 
 
 class Inspector(nn.Module):
@@ -105,23 +110,25 @@ class Inspector(nn.Module):
     def answer(self, groups: Sequence[np.ndarray], *, maps: bool = False) -> Answer:
         """As `score`, with features and, where asked, what heat maps are drawn from."""
         prepared = torch.cat([self.prepare(torch.from_numpy(np.ascontiguousarray(images))) for images in groups])
-        found = None
-        if maps:
-            features, found = self.features_and_maps(self.encoder.even(prepared))
-        else:
-            features = self.encoder(prepared)
-        probabilities = self.calibrated(self.classifier(features))
-        if maps and found is None:
-            found = prepared  # heat needs a pass of its own
+        with _ALONE:
+            found = None
+            if maps:
+                features, found = self.features_and_maps(self.encoder.even(prepared))
+            else:
+                features = self.encoder(prepared)
+            probabilities = self.calibrated(self.classifier(features))
+            if maps and found is None:
+                found = prepared  # heat needs a pass of its own
         return Answer(probabilities.numpy(), features.numpy(), None if found is None else found.numpy())
 
     def heat(self, maps: np.ndarray) -> np.ndarray:
         """Maps of an answer -> heat of the best class, of the first task, float32 (B, h, w) in [0, 1]."""
         given = torch.from_numpy(maps)
         if self.drawing is None:
-            with torch.no_grad():
-                best = self.logits(given)[:, next(iter(self.specification.columns.values()))].argmax(1)
-            heat = self.evidence(given, best).numpy()
+            with _ALONE:
+                with torch.no_grad():
+                    best = self.logits(given)[:, next(iter(self.specification.columns.values()))].argmax(1)
+                heat = self.evidence(given, best).numpy()
             return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
         with torch.inference_mode():
             return self.drawing[1](given).numpy()

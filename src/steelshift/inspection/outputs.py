@@ -21,14 +21,14 @@ _REASONS = ("file", "path", "decision", "class", "p", "reason", "error")
 
 
 def write_heat_map(inspected: Inspected, folder: Path) -> Path:
-    """The image with its heat laid over, as PNG under the image's id. Raises RunFailed."""
+    """The image with its heat laid over, as JPEG under the image's id. Raises RunFailed."""
     pixels = inspected.taken.decoded.pixels
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
     picture.thumbnail((LARGEST, LARGEST))
     grey = np.asarray(picture)
     drawn = Image.fromarray(overlay(grey, np.rint(sharpen(inspected.heat, grey) * 255).astype(np.uint8)))
-    path = folder / f"{_plain(inspected.row.id)}.png"
-    write_atomically(path, lambda file: drawn.save(file, "PNG"))
+    path = folder / f"{_plain(inspected.row.id)}.jpg"
+    write_atomically(path, lambda file: drawn.save(file, "JPEG", quality=85), lasting=False)
     return path
 
 

@@ -112,10 +112,12 @@ def inspect_images(
     *,
     limits: Thresholds | None = None,
     heat: bool = False,
+    finish: Callable[[Inspected], Inspected] = lambda inspected: inspected,
 ) -> Iterator[Inspected]:
     """A row for every image, in their order, few in memory at a time; what cannot be read is a row too.
 
-    limits: by default the inspector's own. heat: whether heat maps are wanted.
+    limits: by default the inspector's own. heat: whether heat maps are wanted. finish: done to each where it was
+    judged, in several threads.
     """
     limits = limits or limits_of(inspector)
     depth = inspector.specification.bit_depth
@@ -125,7 +127,7 @@ def inspect_images(
         for found in batch:
             began = time.perf_counter()
             ready.append((found, found.take(depth), time.perf_counter() - began))
-        return list(judged(inspector, ready, limits, heat))
+        return [finish(inspected) for inspected in judged(inspector, ready, limits, heat)]
 
     # As many batches at a time as there are cores, each from files to answers: nothing waits for a slower part. NumPy's
     # products must not ask for all cores on top of that: its threads wait for each other at full power.

@@ -62,7 +62,7 @@ def open_heat(runtime: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
         return lambda maps: session.run([HEAT], {MAPS: maps})[0]
     core = import_openvino().Core()
     graph = core.compile_model(core.read_model(content), "CPU", _options("f32"))
-    return lambda maps: graph(maps)[0].copy()
+    return lambda maps: graph.create_infer_request().infer([maps])[0].copy()  # of its own: several threads ask
 
 
 def _options(precision: str) -> dict[str, object]:

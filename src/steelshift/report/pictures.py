@@ -14,6 +14,7 @@ from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -87,23 +88,25 @@ def data_uri(image: np.ndarray) -> str:
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Heat, uint8 (S, S), laid over a grey image: steel where it is cold, red over orange to yellow where it is hot."""
-    hot, cover = _hot(heat)
-    return np.rint((1 - cover) * image.astype(np.float64)[..., None] + cover * hot).astype(np.uint8)
+    seen = cv2.multiply(image, cv2.LUT(heat, 1 - _COVER), dtype=cv2.CV_32F)
+    return cv2.merge([cv2.add(seen, cv2.LUT(heat, laid), dtype=cv2.CV_8U) for laid in (_COVER * _HOT).T.copy()])
 
 
 def heat_layer(heat: np.ndarray) -> np.ndarray:
     """What `overlay` lays over an image, by itself: RGBA uint8 (S, S, 4) of heat, uint8 (S, S)."""
-    hot, cover = _hot(heat)
-    return np.rint(np.concatenate([hot, 255 * cover], -1)).astype(np.uint8)
+    return np.rint(np.concatenate([_HOT, 255 * _COVER], -1)).astype(np.uint8)[heat]
 
 
-def _hot(heat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (S, S, 3) from 0 to 255, and how much they cover (S, S, 1) from 0 to 1."""
-    heat = heat.astype(np.float64) / 255.0
+def _hot() -> tuple[np.ndarray, np.ndarray]:
+    """Of every level of heat the colour, float32 (256, 3) from 0 to 255, and how much it covers, (256, 1) to 1."""
+    heat = np.arange(256) / 255.0
     levels = [0.0, 0.4, 0.7, 1.0]
     colours = np.array([[165, 30, 40], [213, 94, 0], [240, 160, 20], [250, 235, 80]], dtype=np.float64)
     hot = np.stack([np.interp(heat, levels, channel) for channel in colours.T], axis=-1)
-    return hot, (0.8 * heat**0.8)[..., None]
+    return hot.astype(np.float32), (0.8 * heat**0.8)[:, None].astype(np.float32)
+
+
+_HOT, _COVER = _hot()
 
 
 # Marks.
