@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from steelshift.errors import UsageError
 from steelshift.inspection import exported, runtimes
 from steelshift.inspection.specification import Judge
@@ -23,6 +25,8 @@ def open_inspector(
 
     Raises ArtifactRefused, UsageError.
     """
+    if threads:
+        threadpool_limits(threads, user_api="blas")
     if exported.is_exported(folder):
         if runtime == "torch":
             raise UsageError("not_torch", path=folder)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from steelshift.data.decode import Unreadable
 from steelshift.data.strips import BAND_PIXELS, Strip, open_strip
@@ -133,7 +134,8 @@ def inspect_strips(
 
     findings: filled in as strips are done. maps: folder of strip maps. Raises RunFailed where a map cannot be written.
     """
-    with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
+    workers = max(2, len(os.sched_getaffinity(0)))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for done, place in enumerate(places, start=1):
             name = str(place.path).encode("utf-8", "backslashreplace").decode()
             bare = ImageRow(None, name, reason=say("row_unreadable"))
