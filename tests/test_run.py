@@ -375,6 +375,24 @@ def test_what_a_method_refuses_is_refused_before_training(lines: Path, tmp_path:
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_refused_run_is_in_nobodys_way(lines: Path, tmp_path: Path) -> None:
+    """Whoever mends the option or the folder runs the same command again."""
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    with pytest.raises(DataError):
+        fit(tiny_config(lines, run, source=(tmp_path / "nowhere",), cache=cache))
+    with pytest.raises(UsageError, match="resnet18"):
+        fit(tiny_config(lines, run, method="adabn", cache=cache))
+    (run / "data.lock.json").write_text("{}")  # of other images
+    fit(tiny_config(lines, run, method="source_only", cache=cache))
+    assert (run / "report.json").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.yaml").write_text("mine: 1")
+    with pytest.raises(UsageError, match="--resume"):
+        fit(tiny_config(lines, mine, cache=cache))
+    assert (mine / "config.yaml").read_text() == "mine: 1"
+
+
 def test_labels_of_other_images_are_refused_or_named(lines: Path, tmp_path: Path, capfd) -> None:
     path = tmp_path / "few.csv"
     config = tiny_config(lines, tmp_path / "run", method="dann", target_labels=path, cache=tmp_path / "cache")

@@ -201,20 +201,28 @@ def _with_later(before: dict[str, Any], config: Config) -> dict[str, Any]:
     return usual | before | ({"knobs": knobs | (before.get("knobs") or {})} if same else {})
 
 
+def _untrained(names: set[str]) -> bool:
+    """Whether files of these names are all of a run that was refused, or killed, before its first step."""
+    ours = {"config.yaml", "env.json", "data.lock.json"}
+    return names <= {"cache", *ours, *(f"{name}.tmp" for name in ours)} and (
+        "env.json" in names or "config.yaml" not in names  # which somebody else may have written
+    )
+
+
 def _open(run: Path, config: Config, resume: bool) -> bool:
-    """Make or check the folder of a run; True where it is finished."""
+    """Make or check the folder of a run; True where it is finished. One that was refused before training is as new."""
     stored = run / "config.yaml"
     values = {key: value for key, value in to_mapping(config).items() if key != "out"}
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and not (run.is_dir() and _untrained({path.name for path in run.iterdir()})):
         if not resume:
             raise UsageError("run_exists", path=run)
-        if stored.exists():
-            before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
-            for key in values:
-                if values[key] != before.get(key):
-                    raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)
-            return (run / "report.json").exists()
-        if not {path.name for path in run.iterdir()} <= {"config.yaml.tmp", "cache"}:
+        if not stored.exists():
             raise UsageError("not_a_run", path=run)
+        before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
+        for key in values:
+            if values[key] != before.get(key):
+                raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)
+        return (run / "report.json").exists()
+    (run / "data.lock.json").unlink(missing_ok=True)
     write_text(stored, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return False
