@@ -214,6 +214,15 @@ def test_exported_rows_are_those_of_the_inspector(
     assert sum(row["heat_map"] is not None for row in before) == 6
 
 
+def test_many_files_of_one_content_have_one_picture(saved: Path, tmp_path: Path) -> None:
+    """In several threads at once, whose pictures have the same name."""
+    for number in range(90):
+        write(tmp_path / "same" / f"{number}.png", encoded(image(0, 0)))
+    rows = inspected(saved, tmp_path / "same", out=tmp_path / "a.jsonl", more=("--heatmaps", "all"))
+    assert len(rows) == 90 and len({row["heat_map"] for row in rows}) == 1
+    assert len(list((tmp_path / "a-heatmaps").iterdir())) == 1
+
+
 def test_heat_from_maps_is_that_of_gradients(saved: Path) -> None:
     for feature, size in (("conv_bottleneck", 64), ("fc7_bottleneck", 112), ("conv_flat", 80)):
         torch.manual_seed(1)

@@ -229,7 +229,7 @@ def test_memory_is_flat_in_the_length_of_a_strip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [8, 9, 64, 97, 224])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("share", [1, 0.7])
+@pytest.mark.parametrize("share", [1, 0.7, 2.3])
 def test_preparing_without_torch_is_that_of_the_encoder(size: int, channels: int, share: float) -> None:
     shape = (round(share * size), max(1, round(share * share * size)))
     grey = [picture(seed, *shape) for seed in range(channels * 3)]

@@ -8,6 +8,8 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,12 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
         _tidy(run)
         return json.loads((run / "report.json").read_text(encoding="utf-8"))
 
+    with _forgotten_if_refused(run):
+        return _fit(config, began)
+
+
+def _fit(config: Config, began: float) -> dict[str, Any]:
+    run = config.out
     fast = choose_precision(config.device, config.precision)
     write_json(run / "env.json", describe(fast))
     lines = read_lines(config)
@@ -201,28 +209,33 @@ def _with_later(before: dict[str, Any], config: Config) -> dict[str, Any]:
     return usual | before | ({"knobs": knobs | (before.get("knobs") or {})} if same else {})
 
 
-def _untrained(names: set[str]) -> bool:
-    """Whether files of these names are all of a run that was refused, or killed, before its first step."""
-    ours = {"config.yaml", "env.json", "data.lock.json"}
-    return names <= {"cache", *ours, *(f"{name}.tmp" for name in ours)} and (
-        "env.json" in names or "config.yaml" not in names  # which somebody else may have written
-    )
-
-
 def _open(run: Path, config: Config, resume: bool) -> bool:
-    """Make or check the folder of a run; True where it is finished. One that was refused before training is as new."""
+    """Make or check the folder of a run; True where it is finished."""
     stored = run / "config.yaml"
     values = {key: value for key, value in to_mapping(config).items() if key != "out"}
-    if run.exists() and not (run.is_dir() and _untrained({path.name for path in run.iterdir()})):
+    held = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    if held - {"cache"} or (run.exists() and not run.is_dir()):
         if not resume:
             raise UsageError("run_exists", path=run)
-        if not stored.exists():
+        if stored.exists():
+            before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
+            for key in values:
+                if values[key] != before.get(key):
+                    raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)
+            return (run / "report.json").exists()
+        if not held <= {"config.yaml.tmp", "cache"}:
             raise UsageError("not_a_run", path=run)
-        before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
-        for key in values:
-            if values[key] != before.get(key):
-                raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)
-        return (run / "report.json").exists()
-    (run / "data.lock.json").unlink(missing_ok=True)
     write_text(stored, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return False
+
+
+@contextmanager
+def _forgotten_if_refused(run: Path) -> Iterator[None]:
+    """What is refused before its first step leaves nothing behind but decoded images: mended, it can be run again."""
+    try:
+        yield
+    except (UsageError, DataError):
+        if not (run / "checkpoints").exists():
+            for name in ("config.yaml", "env.json", "data.lock.json"):
+                (run / name).unlink(missing_ok=True)
+        raise

@@ -1,11 +1,13 @@
-"""Even light, and images that become no smaller, without torch: what `resample` and `nn.encoders.even_light` do.
+"""Images as an encoder reads them, without torch: what `resample` and `nn.encoders.even_light` do.
 
 Those are matrix products, which every runtime can do and which is how networks are taught; here are the same sums by
-OpenCV, which needs a tenth of the time: of a window it takes what goes in and out, of two neighbours only those two.
+OpenCV and Pillow, which need a tenth of the time and no more memory than an image: of a window they take what goes in
+and out, of neighbours only those that count.
 """
 
 import cv2
 import numpy as np
+from PIL import Image
 
 WINDOWS = 4
 """Windows of local lighting along one side of an image."""
@@ -20,28 +22,30 @@ def window_side(size: int) -> int:
     return size // WINDOWS | 1
 
 
-def prepares(shape: tuple[int, ...], size: int) -> bool:
-    """Whether `prepare` can: images (..., H, W, C) that are not reduced."""
-    return max(shape[-3:-1]) <= size and size >= 2 * WINDOWS
-
-
 def prepare(images: np.ndarray, prepared: np.ndarray) -> None:
     """Grey, resized and evenly lit as an encoder does it: uint8 (B, H, W, C) into float32 (B, 1, S, S), spread near 1.
 
-    C: 1 or 3. S: not below H and W.
+    C: 1 or 3.
     """
     size = prepared.shape[2]
-    resized, means = np.empty((2, size, size), np.float32)
+    means = np.empty((size, size), np.float32)
     for (even,), image in zip(prepared, images, strict=True):
-        if image.shape[2] == 1:
-            grey = image[..., 0]
-        else:
-            grey = cv2.transform(image.astype(np.float32), np.array([LUMINANCE], np.float32))
-        if grey.shape != (size, size):
-            grey = grey.astype(np.float32, copy=False)
-            grey = cv2.resize(grey, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR)
+        planes = [_resized(image[..., channel], size) for channel in range(image.shape[2])]
+        grey = planes[0]
+        if len(planes) > 1:  # mixed when they are small
+            grey = cv2.transform(np.dstack(planes).astype(np.float32), np.array([LUMINANCE], np.float32))
         cv2.subtract(grey, window_means(grey, window_side(size), means), dst=even, dtype=cv2.CV_32F)
         even *= np.float32(1.0 / (cv2.norm(even) / size + FAINT))
+
+
+def _resized(plane: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W) -> (S, S), float32 unless it has that size, by antialiased bilinear weights."""
+    if plane.shape == (size, size):
+        return plane
+    if max(plane.shape) <= size:
+        return cv2.resize(plane.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    reduced = Image.fromarray(plane).convert("F").resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(reduced)  # OpenCV knows no such weights where sides become smaller
 
 
 def window_means(image: np.ndarray, side: int, means: np.ndarray | None = None) -> np.ndarray:

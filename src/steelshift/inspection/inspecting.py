@@ -9,7 +9,7 @@ from typing import Literal
 
 from steelshift.data.sources import Found, find_images, need_for
 from steelshift.errors import UsageError
-from steelshift.inspection.outputs import copy_for_review, is_defect, write_heat_map
+from steelshift.inspection.outputs import copy_for_review, heat_picture, is_defect, write_heat_map
 from steelshift.inspection.rows import ImageRow, Inspected, check_table, inspect_images, limits_of, write_rows
 from steelshift.inspection.specification import Judge
 from steelshift.inspection.watching import follow
@@ -78,22 +78,26 @@ def inspect_into(inspector: Judge, sources: Sequence[Path], out: Path, wishes: W
     pictures = out.with_name(f"{out.stem}-heatmaps")
     written = [out, pictures] + ([wishes.review_dir] if wishes.review_dir else [])
 
-    def drawn(inspected: Inspected) -> Inspected:
+    def finished(inspected: Inspected) -> Inspected:
+        """Drawn where it was judged, and without pixels that nobody needs any more."""
         row = inspected.row
-        if inspected.heat is None or not (wishes.heatmaps == "all" or is_defect(row)):
-            return inspected
-        path = write_heat_map(inspected, pictures)
-        return replace(inspected, row=replace(row, heat_map=os.path.relpath(path, out.parent)))
+        wanted = inspected.heat is not None and (wishes.heatmaps == "all" or is_defect(row))
+        picture = heat_picture(inspected) if wanted else None
+        kept = inspected.taken if wishes.review_dir is not None and row.decision != "accept" else None
+        return Inspected(row, kept, picture=picture)
 
     def use(inspected: Inspected) -> ImageRow:
         row = inspected.row
-        if wishes.review_dir is not None and row.decision != "accept":
+        if inspected.picture is not None:
+            path = write_heat_map(inspected.picture, row, pictures, lasting=wishes.watch)
+            row = replace(row, heat_map=os.path.relpath(path, out.parent))
+        if inspected.taken is not None:
             copy_for_review(inspected, wishes.review_dir)
         counts.add(row)
         return row
 
     def inspect(found: Iterator[Found], advance=lambda done: None) -> Iterator[Inspected]:
-        return inspect_images(inspector, found, advance, limits=limits, heat=heat, finish=drawn)
+        return inspect_images(inspector, found, advance, limits=limits, heat=heat, finish=finished)
 
     if wishes.watch:
         note(say("watching", where=", ".join(map(str, sources)), out=out))

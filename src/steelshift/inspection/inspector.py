@@ -41,7 +41,7 @@ GOLDEN_TOLERANCE = 1e-3
 
 
 _ALONE = threading.Lock()
-"""Maps are taken by hooks on layers, which two passes at once would mix up; one pass asks for all cores anyway."""
+"""Maps are taken by hooks on layers, which two passes at once would mix up; one asks for all cores anyway."""
 
 
 class Inspector(nn.Module):
@@ -109,8 +109,8 @@ class Inspector(nn.Module):
     @torch.inference_mode()
     def answer(self, groups: Sequence[np.ndarray], *, maps: bool = False) -> Answer:
         """As `score`, with features and, where asked, what heat maps are drawn from."""
-        prepared = torch.cat([self.prepare(torch.from_numpy(np.ascontiguousarray(images))) for images in groups])
         with _ALONE:
+            prepared = torch.cat([self.prepare(torch.from_numpy(np.ascontiguousarray(images))) for images in groups])
             found = None
             if maps:
                 features, found = self.features_and_maps(self.encoder.even(prepared))

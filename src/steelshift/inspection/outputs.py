@@ -20,15 +20,22 @@ REASONS = "reasons.csv"
 _REASONS = ("file", "path", "decision", "class", "p", "reason", "error")
 
 
-def write_heat_map(inspected: Inspected, folder: Path) -> Path:
-    """The image with its heat laid over, as JPEG under the image's id. Raises RunFailed."""
+def heat_picture(inspected: Inspected) -> bytes:
+    """The image with its heat laid over, as JPEG."""
     pixels = inspected.taken.decoded.pixels
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
     picture.thumbnail((LARGEST, LARGEST))
     grey = np.asarray(picture)
-    drawn = Image.fromarray(overlay(grey, np.rint(sharpen(inspected.heat, grey) * 255).astype(np.uint8)))
-    path = folder / f"{_plain(inspected.row.id)}.jpg"
-    write_atomically(path, lambda file: drawn.save(file, "JPEG", quality=85), lasting=False)
+    file = io.BytesIO()
+    drawn = overlay(grey, np.rint(sharpen(inspected.heat, grey) * 255).astype(np.uint8))
+    Image.fromarray(drawn).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def write_heat_map(picture: bytes, row: ImageRow, folder: Path, *, lasting: bool) -> Path:
+    """A picture under the id of its image. lasting: as of `write_atomically`. Raises RunFailed."""
+    path = folder / f"{_plain(row.id)}.jpg"
+    write_atomically(path, lambda file: file.write(picture) and None, lasting=lasting)
     return path
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +26,11 @@ from steelshift.messages import say
 from steelshift.progress import Advance
 from steelshift.selection.reject import Thresholds
 
-BATCH = 32
+BATCH, LEAST = 32, 8
+"""Images of a batch, at most and, where there are few in all, at least."""
 MOST_WORKERS = 16
 HELD = 64 * 1024 * 1024
-"""Bytes of files in memory that end a batch early."""
+"""Bytes of files, or of pixels, in memory that end a batch early."""
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 Given, Made = TypeVar("Given"), TypeVar("Made")
 
@@ -88,9 +89,12 @@ class Inspected:
     """A row with what it was made from."""
 
     row: ImageRow
-    taken: Taken
+    taken: Taken | None
+    """None where it is no longer needed."""
     heat: np.ndarray | None = None
     """float32 (h, w) in [0, 1], where heat maps are asked for and there is an answer."""
+    picture: bytes | None = None
+    """A file that shows the heat."""
 
 
 def limits_of(inspector: Judge, review_rate: float | None = None) -> Thresholds:
@@ -123,18 +127,26 @@ def inspect_images(
     depth = inspector.specification.bit_depth
 
     def look(batch: Sequence[Found]) -> list[Inspected]:
-        ready = []
-        for found in batch:
+        done, ready, held = [], [], 0
+        for number, found in enumerate(batch, start=1):
             began = time.perf_counter()
-            ready.append((found, found.take(depth), time.perf_counter() - began))
-        return [finish(inspected) for inspected in judged(inspector, ready, limits, heat)]
+            taken = found.take(depth)
+            ready.append((found, taken, time.perf_counter() - began))
+            held += taken.decoded.pixels.nbytes if taken.decoded else 0
+            if held > HELD or number == len(batch):
+                done += [finish(inspected) for inspected in judged(inspector, ready, limits, heat)]
+                ready, held = [], 0
+        return done
 
     # As many batches at a time as there are cores, each from files to answers: nothing waits for a slower part. NumPy's
     # products must not ask for all cores on top of that: its threads wait for each other at full power.
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    everything = iter(images)
+    first = next(_batches(everything, workers * BATCH), [])
+    share = min(BATCH, max(LEAST, -(-len(first) // workers)))  # a few images are for all cores too
     done = 0
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for looked in ahead(pool, look, _batches(images), workers):
+        for looked in ahead(pool, look, _batches(chain(first, everything), share), workers):
             for inspected in looked:
                 done += 1
                 advance(done)
@@ -144,21 +156,25 @@ def inspect_images(
 def ahead(pool: Executor, function: Callable[[Given], Made], given: Iterable[Given], many: int) -> Iterator[Made]:
     """function(item) of every item, in order, that many begun ahead."""
     begun: deque[Future[Made]] = deque()
-    for item in given:
-        begun.append(pool.submit(function, item))
-        if len(begun) > many:
+    try:
+        for item in given:
+            begun.append(pool.submit(function, item))
+            if len(begun) > many:
+                yield begun.popleft().result()
+        while begun:
             yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
 
 
-def _batches(images: Iterable[Found]) -> Iterator[list[Found]]:
+def _batches(images: Iterable[Found], count: int) -> Iterator[list[Found]]:
     batch: list[Found] = []
     held = 0
     for found in images:
         batch.append(found)
         held += found.size
-        if len(batch) == BATCH or held > HELD:
+        if len(batch) == count or held > HELD:
             yield batch
             batch, held = [], 0
     if batch:

@@ -121,29 +121,23 @@ def _onnx(gives: Sequence[str], content: bytes) -> Run:
 
 
 def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: bytes) -> Run:
-    """Preprocessing and network are compiled apart.
+    """The network alone: what comes before it is done by `light.prepare`.
 
-    On processors with bf16 OpenVINO would use it by itself, and for every step: the precision is therefore said. Grey
-    levels and positions of pixels need more than its eight bits, so preprocessing always runs in fp32. And so images
-    of different sizes still go through the network together.
+    As a part of the graph it takes as long as a network in int8, and a graph that is free in the size of images keeps
+    what each size and the largest image took. On processors with bf16 OpenVINO would use it by itself: the precision
+    is therefore said.
     """
     openvino = import_openvino()
     core = openvino.Core()
-
-    def compiled(model: Any, precision: str) -> Any:
-        return core.compile_model(model, "CPU", _options(precision) | {"PERFORMANCE_HINT": "THROUGHPUT"})
-
     model = core.read_model(described, weights)
-    first = openvino.Model([_named(model, PREPARED)], model.get_parameters(), "prepare")
-    prepare = compiled(first, "f32")
     prepared = _named(model, PREPARED)
     begin = openvino.op.Parameter(openvino.Type.f32, prepared.get_partial_shape())
     for reader in prepared.get_target_inputs():
-        if reader.get_node().get_type_name() != "Result":  # the one that `first` has added
-            reader.replace_source_output(begin.output(0))
-    network = compiled(
+        reader.replace_source_output(begin.output(0))
+    network = core.compile_model(
         openvino.Model([_named(model, name) for name in gives], [begin], "network"),
-        "bf16" if precision == "bf16" else "f32",
+        "CPU",
+        _options("bf16" if precision == "bf16" else "f32") | {"PERFORMANCE_HINT": "THROUGHPUT"},
     )
 
     size = prepared.get_partial_shape()[3].get_length()
@@ -151,16 +145,12 @@ def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: b
     pool = ThreadPoolExecutor(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def part(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if not hasattr(own, "prepare"):
-            own.prepare, own.network = prepare.create_infer_request(), network.create_infer_request()
+        if not hasattr(own, "network"):
+            own.network = network.create_infer_request()
             own.prepared = np.empty((PART, 1, size, size), np.float32)  # new memory each time would cost a tenth
         done = 0
         for images in groups:
-            into = own.prepared[done : done + len(images)]
-            if light.prepares(images.shape, size):
-                light.prepare(images, into)
-            else:
-                into[:] = own.prepare.infer([np.ascontiguousarray(images)])[0]
+            light.prepare(images, own.prepared[done : done + len(images)])
             done += len(images)
         found = own.network.infer([own.prepared[:done]], share_inputs=True)
         return [found[place].copy() for place in range(len(gives))]

@@ -32,4 +32,5 @@ def contrast(grey: np.ndarray) -> np.ndarray:
     if side < 2 * WINDOWS:
         return np.ones(grey.shape, np.float32)
     apart = np.abs(grey - window_means(grey, side // WINDOWS | 1))
+    apart *= apart > 0.01  # the mean of equal levels is not always quite that level
     return window_means(apart, side // BLUR | 1)
