@@ -69,14 +69,14 @@ def train(
     optimizers = _optimizers(method, config)
     checkpoints = Checkpoints(phase.folder / "checkpoints" / phase.name)
     metrics = phase.folder / "metrics.jsonl"
-    progress = checkpoints.load(method, optimizers)
-    if progress is None:
-        progress = Progress()
-        checkpoints.save(progress, method, optimizers)
-    _forget(metrics, phase.name, progress.step)
-    method.train()
     unsaved: list[str] = []
-    with stop_requests() as stop:
+    with stop_requests() as stop:  # noted from before the first checkpoint on, which others may wait for
+        progress = checkpoints.load(method, optimizers)
+        if progress is None:
+            progress = Progress()
+            checkpoints.save(progress, method, optimizers)
+        _forget(metrics, phase.name, progress.step)
+        method.train()
         while progress.step < phase.steps:
             values = _step(phase, method, optimizers, config, fast, progress)
             if values is None:
