@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from steelshift.data.decode import decode
+from steelshift.data.tiles import read_mask
 from steelshift.inspection.inspector import Inspector, load
 from steelshift.inspection.sharpen import contrast, sharpen
 
@@ -39,8 +40,7 @@ def images_of(run: Path, masks: Path) -> tuple[list[np.ndarray], list[np.ndarray
         if path.stem not in marks:
             continue
         pixels = decode(path.read_bytes()).pixels
-        mark = decode(marks[path.stem].read_bytes()).pixels[..., 0]
-        mark = mark > (127 if mark.max() > 1 else 0)
+        mark = read_mask(marks[path.stem])
         if "#" in row["id"]:
             x, y, width, height = map(int, row["id"].partition("#")[2].split(","))
             pixels, mark = pixels[y : y + height, x : x + width], mark[y : y + height, x : x + width]

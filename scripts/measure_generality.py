@@ -39,7 +39,7 @@ from steelshift.data.metals import METALS
 from steelshift.data.stream import resized
 from steelshift.data.synthetic import write_lines
 from steelshift.data.table import read_images
-from steelshift.data.tiles import Marked, cut
+from steelshift.data.tiles import Marked, cut, read_mask
 from steelshift.files import append_text, write_text
 from steelshift.inspection.inspector import answers, load
 from steelshift.judging import evaluate
@@ -211,8 +211,7 @@ def _masked(images: Path, masks: Path, folders: Sequence[str]) -> Iterator[tuple
     for folder in folders:
         for path in sorted((images / folder).rglob("*.[jp][pn]g")):
             if path.stem in found:
-                levels = decode(found[path.stem].read_bytes()).pixels[..., 0]
-                yield path, Marked({"defective": levels > (127 if levels.max() > 100 else 0)})
+                yield path, Marked({"defective": read_mask(found[path.stem])})
             elif path.parent.name == "Free":
                 yield path, Marked({})
 

@@ -243,7 +243,7 @@ def test_inspecting_needs_one_runtime_and_no_torch(out: Path, tmp_path: Path, ru
 def test_threads_that_begin_together_do_not_wait_for_each_other() -> None:
     """A new process each time: only the first inferences of a process can lock, and in half of them did."""
     code = """
-        import os, sys
+        import sys
         from concurrent.futures import ThreadPoolExecutor
         import numpy as np
         from steelshift.inspection import runtimes

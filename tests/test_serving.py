@@ -30,12 +30,13 @@ from steelshift.cli import main
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import Inspector
 from steelshift.inspection.rows import COLUMNS
+from steelshift.inspection.side_by_side import cores
 from steelshift.inspection.specification import Specification
 from steelshift.inspection.sums import write_sums
 from steelshift.serving import engine as engine_module
 from steelshift.serving.engine import Source, WorkerEnded
 from steelshift.serving.limits import Limits
-from steelshift.serving.serve import cores, pixels_of, prepared, size_of
+from steelshift.serving.serve import pixels_of, prepared, size_of
 
 HASH = "ab" * 32
 PNG = {"Content-Type": "image/png"}

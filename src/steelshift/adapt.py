@@ -8,8 +8,6 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +49,8 @@ from steelshift.training.precision import choose as choose_precision
 
 GOLDEN = 8
 """Golden examples that an inspector carries."""
+RECORDS = ("config.yaml", "env.json", "data.lock.json")
+"""What a run writes before its first step."""
 
 
 @without_denormals()
@@ -62,12 +62,18 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     began = time.monotonic()
     config = resolve(config)
     run = config.out
+    new = not (run / "config.yaml").exists()
     if _open(run, config, resume):
         _tidy(run)
         return json.loads((run / "report.json").read_text(encoding="utf-8"))
 
-    with _forgotten_if_refused(run):
+    try:
         return _fit(config, began)
+    except (UsageError, DataError):
+        if new and not (run / "checkpoints").exists():  # mended, it can be run again: decoded images alone are left
+            for name in RECORDS:
+                (run / name).unlink(missing_ok=True)
+        raise
 
 
 def _fit(config: Config, began: float) -> dict[str, Any]:
@@ -227,15 +233,3 @@ def _open(run: Path, config: Config, resume: bool) -> bool:
             raise UsageError("not_a_run", path=run)
     write_text(stored, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return False
-
-
-@contextmanager
-def _forgotten_if_refused(run: Path) -> Iterator[None]:
-    """What is refused before its first step leaves nothing behind but decoded images: mended, it can be run again."""
-    try:
-        yield
-    except (UsageError, DataError):
-        if not (run / "checkpoints").exists():
-            for name in ("config.yaml", "env.json", "data.lock.json"):
-                (run / name).unlink(missing_ok=True)
-        raise

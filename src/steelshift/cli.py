@@ -405,9 +405,10 @@ def serve(
     from steelshift.inspection.runtimes import need
 
     need("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client", extra="serve")
+    from steelshift.inspection.side_by_side import cores
     from steelshift.serving.engine import Source
     from steelshift.serving.limits import Limits
-    from steelshift.serving.serve import cores, pixels_of, size_of
+    from steelshift.serving.serve import pixels_of, size_of
     from steelshift.serving.serve import serve as answer
 
     if threads is not None and threads < 1:

@@ -1,8 +1,8 @@
 """Images as an encoder reads them, without torch: what `resample` and `nn.encoders.even_light` do.
 
 Those are matrix products, which every runtime can do and which is how networks are taught; here are the same sums by
-OpenCV and Pillow, which need a tenth of the time and no more memory than an image: of a window they take what goes in
-and out, of neighbours only those that count.
+OpenCV and Pillow, which need a tenth of the time: of a window they take what goes in and out, of neighbours only those
+that count. A large image costs one channel of it as float32, and nothing once it is small.
 """
 
 import cv2

@@ -130,16 +130,20 @@ def _marked(mark: Path | None, place: Place, shape: tuple[int, int]) -> Marked:
         return Marked({})
     if mark.suffix.lower() == ".xml":
         return Marked(_boxes(mark, shape))
-    try:
-        levels = decode(read_bytes(mark)[1]).pixels[..., 0]
-        # White, or any number in masks of class numbers; what JPEG adds to black is no number.
-        numbers = levels.max() <= 127 and mark.suffix.lower() not in (".jpg", ".jpeg")
-        mask = levels > (0 if numbers else 127)
-    except Unreadable as error:
-        raise DataError("mask_unusable", path=mark, why=error) from error
+    mask = read_mask(mark)
     if mask.shape != shape:
         raise DataError("mask_unusable", path=mark, why=say("mask_size", mask=mask.shape[::-1], image=shape[::-1]))
     return Marked({place.label or "defective": mask} if mask.any() else {QUALIFIED: mask})
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Which pixels are marked, bool (H, W): white, or of any number in masks of class numbers. Raises DataError."""
+    try:
+        levels = decode(read_bytes(path)[1]).pixels[..., 0]
+    except Unreadable as error:
+        raise DataError("mask_unusable", path=path, why=error) from error
+    numbers = levels.max() <= 127 and path.suffix.lower() not in (".jpg", ".jpeg")  # what JPEG adds to black is none
+    return levels > (0 if numbers else 127)
 
 
 def _boxes(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray]:

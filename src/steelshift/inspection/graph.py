@@ -1,10 +1,11 @@
 """An inspector as one ONNX graph: decoded pixels in, calibrated probabilities out.
 
 The graph is traced from the code that runs in eager mode, `resample.py` included: sizes of images stay free in it, and
-the weights of resizing are computed in it from positions alone. So there is no second description of preprocessing that
-could differ, whoever runs the file needs nothing but pixels, and each value is the same sum of the same numbers in
-every runtime. Only two things are written otherwise: colour is mixed by as many weights as there are channels, so that
-one graph takes grey and colour, and convolutions have the plain form, for the other ones are forms for training.
+the weights of resizing are computed in it from positions alone. So whoever runs the file needs nothing but pixels, and
+each value is the same sum of the same numbers in every runtime; `inspect` in OpenVINO alone does preprocessing by
+`light.py` instead, for speed, which tests hold to the same values. Only two things are written otherwise: colour is
+mixed by as many weights as there are channels, so that one graph takes grey and colour, and convolutions have the plain
+form, for the other ones are forms for training.
 
 Preprocessing and network are traced apart and joined at `prepared`, so that they can be told apart again: the former
 needs fp32 wherever it runs.

@@ -4,23 +4,20 @@ import csv
 import io
 import json
 import math
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from steelshift.data.sources import Found, Taken
 from steelshift.data.tasks import ALL_OF, NONE_OF
 from steelshift.errors import UsageError
 from steelshift.files import append_text, explain_full_or_readonly
+from steelshift.inspection.side_by_side import ahead, cores, workers
 from steelshift.inspection.specification import Head, Judge, Specification, answer_each
 from steelshift.messages import say
 from steelshift.progress import Advance
@@ -30,9 +27,10 @@ BATCH, LEAST = 32, 8
 """Images of a batch, at most and, where there are few in all, at least."""
 MOST_WORKERS = 16
 HELD = 64 * 1024 * 1024
-"""Bytes of files, or of pixels, in memory that end a batch early."""
+"""Bytes of files in memory that end a batch early."""
+PIXELS = 20_000_000
+"""Of images that are looked at together, in all."""
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-Given, Made = TypeVar("Given"), TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -126,46 +124,26 @@ def inspect_images(
     limits = limits or limits_of(inspector)
     depth = inspector.specification.bit_depth
 
-    def look(batch: Sequence[Found]) -> list[Inspected]:
-        done, ready, held = [], [], 0
-        for number, found in enumerate(batch, start=1):
-            began = time.perf_counter()
-            taken = found.take(depth)
-            ready.append((found, taken, time.perf_counter() - began))
-            held += taken.decoded.pixels.nbytes if taken.decoded else 0
-            if held > HELD or number == len(batch):
-                done += [finish(inspected) for inspected in judged(inspector, ready, limits, heat)]
-                ready, held = [], 0
-        return done
+    def take(found: Found) -> tuple[Found, Taken, float]:
+        began = time.perf_counter()
+        return found, found.take(depth), time.perf_counter() - began
 
-    # As many batches at a time as there are cores, each from files to answers: nothing waits for a slower part. NumPy's
-    # products must not ask for all cores on top of that: its threads wait for each other at full power.
-    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    def look(batch: Sequence[Found]) -> list[Inspected]:
+        parts = judged_in_parts(inspector, map(take, batch), PIXELS, limits, heat)
+        return [finish(inspected) for part in parts for inspected in part]
+
+    # As many batches at a time as there are cores, each from files to answers: nothing waits for a slower part.
+    count = min(cores(), MOST_WORKERS)
     everything = iter(images)
-    first = next(_batches(everything, workers * BATCH), [])
-    share = min(BATCH, max(LEAST, -(-len(first) // workers)))  # a few images are for all cores too
+    first = next(_batches(everything, count * BATCH), [])
+    share = min(BATCH, max(LEAST, -(-len(first) // count)))  # a few images are for all cores too
     done = 0
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for looked in ahead(pool, look, _batches(chain(first, everything), share), workers):
+    with workers(count) as pool:
+        for looked in ahead(pool, look, _batches(chain(first, everything), share), count):
             for inspected in looked:
                 done += 1
                 advance(done)
                 yield inspected
-
-
-def ahead(pool: Executor, function: Callable[[Given], Made], given: Iterable[Given], many: int) -> Iterator[Made]:
-    """function(item) of every item, in order, that many begun ahead."""
-    begun: deque[Future[Made]] = deque()
-    try:
-        for item in given:
-            begun.append(pool.submit(function, item))
-            if len(begun) > many:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
-    finally:
-        for future in begun:
-            future.cancel()
 
 
 def _batches(images: Iterable[Found], count: int) -> Iterator[list[Found]]:
@@ -179,6 +157,25 @@ def _batches(images: Iterable[Found], count: int) -> Iterator[list[Found]]:
             batch, held = [], 0
     if batch:
         yield batch
+
+
+def judged_in_parts(
+    inspector: Judge, images: Iterable[tuple[Found, Taken, float]], most: int, limits: Thresholds, heat: bool
+) -> Iterator[list[Inspected]]:
+    """As `judged`, in parts of no more than `most` pixels in all or of one image.
+
+    The memory and the time that a part takes grow with its pixels.
+    """
+    part, held = [], 0
+    for each in images:
+        decoded = each[1].decoded
+        size = 0 if decoded is None else decoded.pixels.shape[0] * decoded.pixels.shape[1]
+        if part and held + size > most:
+            yield list(judged(inspector, part, limits, heat))
+            part, held = [], 0
+        part.append(each)
+        held += size
+    yield list(judged(inspector, part, limits, heat))
 
 
 def judged(

@@ -9,7 +9,7 @@ factor alone, is in docs/results/heat-maps.md. Without torch: every runtime's ma
 import numpy as np
 from PIL import Image
 
-from steelshift.light import WINDOWS, window_means
+from steelshift.light import WINDOWS, window_means, window_side
 
 BLUR = 16
 """Windows along one side of an image, over which contrast is averaged."""
@@ -31,6 +31,6 @@ def contrast(grey: np.ndarray) -> np.ndarray:
     side = min(grey.shape)
     if side < 2 * WINDOWS:
         return np.ones(grey.shape, np.float32)
-    apart = np.abs(grey - window_means(grey, side // WINDOWS | 1))
+    apart = np.abs(grey - window_means(grey, window_side(side)))
     apart *= apart > 0.01  # the mean of equal levels is not always quite that level
     return window_means(apart, side // BLUR | 1)

@@ -10,9 +10,8 @@ format allows it (`data.strips`), a strip may be as long as it likes.
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from threadpoolctl import threadpool_limits
 
 from steelshift.data.decode import Unreadable
 from steelshift.data.strips import BAND_PIXELS, Strip, open_strip
@@ -29,7 +27,8 @@ from steelshift.data.tiles import QUALIFIED, starts
 from steelshift.errors import UsageError
 from steelshift.files import write_atomically, write_text
 from steelshift.inspection.first_stage import FirstStage
-from steelshift.inspection.rows import ImageRow, ahead, judge_batch
+from steelshift.inspection.rows import ImageRow, judge_batch
+from steelshift.inspection.side_by_side import ahead, cores, workers
 from steelshift.inspection.specification import Judge
 from steelshift.messages import say
 from steelshift.progress import Advance, note
@@ -134,8 +133,7 @@ def inspect_strips(
 
     findings: filled in as strips are done. maps: folder of strip maps. Raises RunFailed where a map cannot be written.
     """
-    workers = max(2, len(os.sched_getaffinity(0)))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    with workers(max(2, cores())) as pool:
         for done, place in enumerate(places, start=1):
             name = str(place.path).encode("utf-8", "backslashreplace").decode()
             bare = ImageRow(None, name, reason=say("row_unreadable"))

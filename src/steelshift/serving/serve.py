@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import socket
 import sys
@@ -80,16 +79,6 @@ def size_of(text: str) -> int:
 def pixels_of(text: str) -> int:
     """Raises UsageError."""
     return amount("max-pixels", text, _PIXELS)
-
-
-def cores() -> int:
-    """Processors that this process may use, as its affinity and its control group have it."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file, or no quota
-        return count
 
 
 def _token(path: Path) -> bytes:

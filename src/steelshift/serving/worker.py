@@ -27,7 +27,7 @@ from steelshift.data.decode import MAX_PIXELS, Unreadable, decode
 from steelshift.data.sources import Found, Taken
 from steelshift.errors import ArtifactRefused, SteelshiftError, UsageError
 from steelshift.inspection.opening import fingerprint, open_inspector, place_of
-from steelshift.inspection.rows import Inspected, judged, limits_of, record_of
+from steelshift.inspection.rows import Inspected, judged_in_parts, limits_of, record_of
 from steelshift.inspection.specification import Judge
 from steelshift.memory import return_memory
 from steelshift.messages import say
@@ -106,9 +106,8 @@ def inspected(
 ) -> Iterator[list[Inspected]]:
     """What `inspect` says of images that lie in no file, each a name and bytes.
 
-    They are looked at together, in parts of no more than `pixels` in all or of one image: the memory and the time that
-    a part takes grow with its pixels. pool: decodes several at a time; None decodes one after the other, without the
-    cost of threads.
+    They are looked at together, in parts of no more than `pixels` in all or of one image. pool: decodes several at a
+    time; None decodes one after the other, without the cost of threads.
     """
 
     def take(image: tuple[str, bytes]) -> tuple[Found, Taken, float]:
@@ -117,16 +116,8 @@ def inspected(
         taken = _taken(content, inspector.specification.bit_depth, pixels)
         return Found(name, lambda _: taken), taken, time.perf_counter() - began
 
-    part, held = [], 0
-    for each in (map if pool is None else pool.map)(take, images):
-        decoded = each[1].decoded
-        size = 0 if decoded is None else decoded.pixels.shape[0] * decoded.pixels.shape[1]
-        if part and held + size > pixels:
-            yield list(judged(inspector, part, limits_of(inspector), heat))
-            part, held = [], 0
-        part.append(each)
-        held += size
-    yield list(judged(inspector, part, limits_of(inspector), heat))
+    each = (map if pool is None else pool.map)(take, images)
+    return judged_in_parts(inspector, each, pixels, limits_of(inspector), heat)
 
 
 def _taken(content: bytes, bit_depth: int | None, pixels: int) -> Taken:
