@@ -385,6 +385,15 @@ def test_a_refused_run_is_in_nobodys_way(lines: Path, tmp_path: Path) -> None:
     assert {path.name for path in run.iterdir()} <= {"cache"}
     fit(tiny_config(lines, run, method="source_only", cache=cache))
     assert (run / "report.json").exists()
+    killed = tiny_config(lines, tmp_path / "killed", method="source_only", cache=cache)
+    fit(killed)
+    shutil.rmtree(killed.out / "checkpoints")
+    (killed.out / "report.json").unlink()
+    (killed.out / "data.lock.json").write_text("{}")
+    before = (killed.out / "config.yaml").read_bytes()
+    with pytest.raises(DataError):
+        fit(killed, resume=True)  # on other images: what was begun earlier is not taken back
+    assert (killed.out / "config.yaml").read_bytes() == before and (killed.out / "data.lock.json").read_text() == "{}"
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "config.yaml").write_text("mine: 1")
