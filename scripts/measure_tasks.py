@@ -1,6 +1,6 @@
 """Many tasks against one, over setups and seeds of a suite, on drawn lines whose labels are known.
 
-    .venv/bin/python scripts/measure_tasks.py suites/tasks/losses.yaml OUT [--minutes 5]
+    .venv/bin/python scripts/measure_tasks.py suites/tasks/losses.yaml OUT [--seeds 3] [--minutes 5]
 
 A suite (YAML) names:
     seeds
@@ -15,8 +15,8 @@ A suite (YAML) names:
         that are trained on (default all), analyse: name of an earlier setup to analyse against, or true}
 
 OUT/rows.csv gets a row a setup, seed, task and test; OUT/analysis.csv one a network that is analysed. What is there is
-not measured again, so an interrupted measurement continues with the same command. --minutes stops after the setup under
-way at that time. Every network of a setup gets the same steps. Prints tables with 95 % intervals over seeds, and
+not measured again, so an interrupted measurement continues with the same command. --seeds measures the first few seeds
+of the suite alone; --minutes stops after the setup under way at that time. Every network of a setup gets the same steps. Prints tables with 95 % intervals over seeds, and
 interference with its null rate, against the first setup of as many labels whose tasks are alone.
 """
 
@@ -98,11 +98,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("suite", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
     suite = Suite(options.suite, options.out)
     began = time.monotonic()
-    for seed in suite.said["seeds"]:
+    for seed in suite.said["seeds"][: options.seeds]:
         for name in suite.said["setups"]:
             if time.monotonic() - began < 60 * options.minutes:
                 measure(suite, name, seed)
