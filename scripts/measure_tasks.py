@@ -139,7 +139,8 @@ def measure(suite: Suite, name: str, seed: int) -> None:
                 told.append([row[column] for column in ROWS])
         if wants and len(names) > 1:
             other = suite.out / "runs" / f"{wants}-{seed}-0" if isinstance(wants, str) else None
-            append_text(analysed, line([(key | look(run, other))[column] for column in ANALYSED]))
+            seen = key | look(run, other)
+            append_text(analysed, line([seen[column] for column in ANALYSED]))
         if not wants and not any(each and each.get("analyse") == name for each in suite.said["setups"].values()):
             shutil.rmtree(run)
     append_text(rows, "".join(map(line, told)))  # all of a setup at once: it is there or it is not
