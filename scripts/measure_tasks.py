@@ -16,8 +16,9 @@ A suite (YAML) names:
 
 OUT/rows.csv gets a row a setup, seed, task and test; OUT/analysis.csv one a network that is analysed. What is there is
 not measured again, so an interrupted measurement continues with the same command. --seeds measures the first few seeds
-of the suite alone; --minutes stops after the setup under way at that time. Every network of a setup gets the same steps. Prints tables with 95 % intervals over seeds, and
-interference with its null rate, against the first setup of as many labels whose tasks are alone.
+of the suite alone; --minutes stops after the setup under way at that time. Every network of a setup gets the same
+steps. Prints tables with 95 % intervals over seeds, and interference with its null rate, against the first setup of as
+many labels whose tasks are alone.
 """
 
 import argparse

@@ -24,7 +24,7 @@ from steelshift.errors import ArtifactRefused, RunFailed, UsageError
 from steelshift.files import write_json
 from steelshift.inspection import exported, inspector
 from steelshift.inspection.inspector import Inspector
-from steelshift.inspection.parity import compare
+from steelshift.inspection.parity import Parity, compare, worst
 from steelshift.inspection.specification import Specification, score_each
 from steelshift.inspection.sums import write_sums
 
@@ -149,17 +149,6 @@ def test_rows_are_those_of_torch(saved: Path, out: Path, tmp_path: Path, runtime
         for row in (before, after):
             del row["reason"], row["latency_ms"]  # the one repeats p, the other is a clock's
         assert before == after
-
-
-def test_a_whole_openvino_graph_needs_nothing_of_us(saved: Path, out: Path) -> None:
-    """`inspect` prepares images itself; whoever runs the file elsewhere has preprocessing in it."""
-    from steelshift.inspection.runtimes import import_openvino
-
-    core = import_openvino().Core()
-    graph = core.compile_model(out / "openvino-fp32.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for pixels in images(6):
-        found = graph(pixels[None])["probabilities"]
-        assert np.abs(found - score_each(inspector.load(saved), [pixels])).max() <= 1e-4
 
 
 def test_graphs_say_what_they_are(saved: Path, out: Path) -> None:
@@ -334,6 +323,30 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def darker(model):  # type: ignore[no-untyped-def]
+    """What the network reads is halved, before the place at which `inspect` hands its own to OpenVINO."""
+    import onnx
+
+    maker = next(node for node in model.graph.node if "prepared" in node.output)
+    place = list(model.graph.node).index(maker)
+    maker.output[list(maker.output).index("prepared")] = "bright"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "half"))
+    model.graph.node.insert(place + 1, onnx.helper.make_node("Mul", ["bright", "half"], ["prepared"]))
+    return model
+
+
+def test_a_file_is_judged_with_the_preparation_that_is_in_it(
+    saved: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`inspect` prepares images for OpenVINO itself; whoever runs the file elsewhere does not."""
+    right = exporting._graph_of
+    monkeypatch.setattr(exporting, "_graph_of", lambda made: (darker(right(made)[0]), None))
+    options = ["--format", "openvino", "--precision", "fp32", "--verify", str(lines / "target")]
+    assert main(["export", str(saved), "--out", str(tmp_path / "out"), *options]) == 5
+    assert "openvino fp32" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_passes_is_written_beside_what_fails(
     saved: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,6 +466,13 @@ def test_parity_counts_ties_and_lost_accuracy() -> None:
     assert not any(parity.passes(precision) for precision in ("fp32", "bf16", "int8"))
     found[3] = np.nan
     assert not any(compare(expected, found).passes(precision) for precision in ("fp32", "bf16", "int8"))
+
+
+def test_the_worst_of_several_ways_counts() -> None:
+    ways = [Parity(9, 1e-5, 1.0, 0, 0.02), Parity(9, 3e-4, 0.9, 1, -0.01)]
+    assert worst(ways) == Parity(9, 3e-4, 0.9, 1, 0.02) == worst(ways[::-1])
+    assert worst(ways[1:]) == ways[1]
+    assert worst([Parity(9, 0.0, 1.0, 0, None)]).accuracy_lost is None
 
 
 def test_int8_may_lose_a_point_and_no_more() -> None:

@@ -41,6 +41,8 @@ class Exported:
     precision: str
     reference: Reference | None = None
     identity: str = ""
+    whole: bool = False
+    """The files alone, as programs run them that have nothing of ours."""
 
     def __post_init__(self) -> None:
         self._runs: dict[tuple[str, ...], Run] = {}
@@ -66,7 +68,7 @@ class Exported:
         with self._opening:
             if gives not in self._runs:
                 files = [self.folder / name for name in files_of(self.runtime, self.precision)]
-                self._runs[gives] = open_graph(self.runtime, self.precision, files, gives)
+                self._runs[gives] = open_graph(self.runtime, self.precision, files, gives, whole=self.whole)
         return self._runs[gives](groups)
 
 

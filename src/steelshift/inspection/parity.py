@@ -39,6 +39,18 @@ class Parity:
         )
 
 
+def worst(found: Sequence[Parity]) -> Parity:
+    """Of one graph that was run in several ways on the same images."""
+    lost = [each.accuracy_lost for each in found if each.accuracy_lost is not None]
+    return Parity(
+        images=found[0].images,
+        largest_difference=max(each.largest_difference for each in found),
+        same_class=min(each.same_class for each in found),
+        ties=max(each.ties for each in found),
+        accuracy_lost=max(lost, default=None),
+    )
+
+
 def compare(
     expected: np.ndarray, found: np.ndarray, truth: np.ndarray | None = None, heads: Sequence[Head] = ()
 ) -> Parity:

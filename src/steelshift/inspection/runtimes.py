@@ -44,14 +44,20 @@ def need(*packages: str, extra: str = "export") -> None:
             raise UsageError("package_missing", package=package, extra=extra)
 
 
-def open_graph(runtime: str, precision: str, files: Sequence[Path], gives: Sequence[str] = (PROBABILITIES,)) -> Run:
+def open_graph(
+    runtime: str, precision: str, files: Sequence[Path], gives: Sequence[str] = (PROBABILITIES,), *, whole: bool = False
+) -> Run:
     """A function from groups of pixels, uint8 (B, H, W, C) each, to what is asked for, float32 (sum of B, ...) each.
+
+    whole: the files alone, as programs run them that have nothing of ours. That is slower in OpenVINO.
 
     Raises UsageError where the runtime is not installed, and whatever the runtime raises for a file that is no graph.
     """
     need("onnxruntime" if runtime == "onnx" else "openvino")
     contents = [path.read_bytes() for path in files]  # a graph given as bytes can name no other file to be read
-    return _onnx(gives, *contents) if runtime == "onnx" else _openvino(gives, precision, *contents)
+    if runtime == "onnx":
+        return _onnx(gives, *contents)
+    return (_whole_openvino if whole else _openvino)(gives, precision, *contents)
 
 
 def open_heat(runtime: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -124,21 +130,15 @@ def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: b
     """The network alone: what comes before it is done by `light.prepare`.
 
     As a part of the graph it takes as long as a network in int8, and a graph that is free in the size of images keeps
-    what each size and the largest image took. On processors with bf16 OpenVINO would use it by itself: the precision
-    is therefore said.
+    what each size and the largest image took.
     """
     openvino = import_openvino()
-    core = openvino.Core()
-    model = core.read_model(described, weights)
+    model = openvino.Core().read_model(described, weights)
     prepared = _named(model, PREPARED)
     begin = openvino.op.Parameter(openvino.Type.f32, prepared.get_partial_shape())
     for reader in prepared.get_target_inputs():
         reader.replace_source_output(begin.output(0))
-    network = core.compile_model(
-        openvino.Model([_named(model, name) for name in gives], [begin], "network"),
-        "CPU",
-        _options("bf16" if precision == "bf16" else "f32") | {"PERFORMANCE_HINT": "THROUGHPUT"},
-    )
+    network = _compiled(openvino.Model([_named(model, name) for name in gives], [begin], "network"), precision)
 
     size = prepared.get_partial_shape()[3].get_length()
     own = threading.local()
@@ -159,6 +159,23 @@ def _openvino(gives: Sequence[str], precision: str, described: bytes, weights: b
         return [np.concatenate(found) for found in zip(*pool.map(part, _parts(groups)), strict=True)]
 
     return run
+
+
+def _whole_openvino(gives: Sequence[str], precision: str, described: bytes, weights: bytes) -> Run:
+    graph = _compiled(import_openvino().Core().read_model(described, weights), precision)
+
+    def run(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        request = graph.create_infer_request()
+        parts = [[found[name].copy() for name in gives] for found in map(request.infer, ([group] for group in groups))]
+        return [np.concatenate(found) for found in zip(*parts, strict=True)]
+
+    return run
+
+
+def _compiled(model: Any, precision: str) -> Any:
+    """On processors with bf16 OpenVINO would use it by itself: the precision is therefore said."""
+    options = _options("bf16" if precision == "bf16" else "f32") | {"PERFORMANCE_HINT": "THROUGHPUT"}
+    return import_openvino().Core().compile_model(model, "CPU", options)
 
 
 def _parts(groups: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
