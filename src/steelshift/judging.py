@@ -6,6 +6,8 @@ train with come in by `lines`, and leave the test split.
 
 import math
 import tempfile
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import numpy as np
 from scipy.special import softmax
 
 from steelshift.candidates import Candidates
-from steelshift.data.cache import cache_pixels
+from steelshift.data.cache import PixelCache, cache_pixels
 from steelshift.data.splits import TEST, TRAIN
 from steelshift.data.stream import resized
-from steelshift.data.table import Classes, load_classes, read_images, read_labels, read_labels_by_id
+from steelshift.data.table import Classes, ImageTable, load_classes, read_images, read_labels, read_labels_by_id
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
@@ -125,21 +127,34 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     # What the run kept apart may hold images of unknown classes; elsewhere only folders of its classes are looked at.
     table = read_images(places, None if which == "test" and classes_file is None else classes)
     if which == "test":
-        wanted = locked_target(run, "test")
-        table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
-        if not len(table):
-            raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
-        if len(set(table.ids)) < len(wanted):
-            note(say("some_test_images", found=len(set(table.ids)), wanted=len(wanted), run=run))
-    with tempfile.TemporaryDirectory() as folder, showing(say("decoding", line="target"), len(table)) as advance:
-        cache = cache_pixels(table, Path(folder), bit_depth=inspector.specification.bit_depth, progress=advance)
+        table = kept_apart(table, locked_target(run, "test"), run, places)
+    with decoded(table, inspector) as cache:
         truth = read_labels(places, classes, cache.table)
         if not (truth >= 0).any():
             raise DataError("no_target_labels", where=", ".join(map(str, places)))
         prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
-        logits = in_batches(inspector.logits, prepared)
+    logits = in_batches(inspector.logits, prepared)
     found = scores(truth, logits.argmax(1), names, classes.qualified)
     return found | ({"open": open_set_scores(truth, logits)} if (truth == UNKNOWN).any() else {})
+
+
+def kept_apart(table: ImageTable, wanted: Set[str], run: Path, places: tuple[Path, ...]) -> ImageTable:
+    """Those images whose content a run kept for tests: `wanted`, ids. Raises DataError where none is there."""
+    table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
+    if not len(table):
+        raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
+    if len(set(table.ids)) < len(wanted):
+        note(say("some_test_images", found=len(set(table.ids)), wanted=len(wanted), run=run))
+    return table
+
+
+@contextmanager
+def decoded(table: ImageTable, inspector: artifact.Inspector) -> Iterator[PixelCache]:
+    """Pixels of images as the inspector takes them, in a folder that does not stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        with showing(say("decoding", line="target"), len(table)) as advance:
+            cache = cache_pixels(table, Path(folder), bit_depth=inspector.specification.bit_depth, progress=advance)
+        yield cache
 
 
 def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Each task is scored by itself; checkpoints are chosen by the mean over the tasks
 """
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from steelshift.candidates import MOST_VALIDATED, Candidates, prepared_rows
-from steelshift.data.cache import PixelCache, cache_pixels
+from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.data.stream import resized
 from steelshift.data.table import read_images
@@ -21,6 +20,7 @@ from steelshift.errors import DataError
 from steelshift.evidence import curves, facts
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import Inspector, answers, in_batches
+from steelshift.judging import decoded, kept_apart
 from steelshift.lines import Lines, locked_tasks, locked_tests
 from steelshift.messages import say
 from steelshift.nn.sharing import measure_sharing
@@ -171,17 +171,13 @@ def evaluate_tasks(run: Path, places: tuple[Path, ...], which: str) -> dict[str,
     tasks = locked_tasks(run)
     table = read_images(places)
     if which == "test":
-        wanted = locked_tests(run)
-        table = table.take(row for row, name in enumerate(table.ids) if name in wanted)
-        if not len(table):
-            raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
-    with tempfile.TemporaryDirectory() as folder, showing(say("decoding", line="target"), len(table)) as advance:
-        cache = cache_pixels(table, Path(folder), bit_depth=inspector.specification.bit_depth, progress=advance)
+        table = kept_apart(table, locked_tests(run), run, places)
+    with decoded(table, inspector) as cache:
         truth, _ = read_task_labels(places, _anywhere(tasks, places), cache.table)
         if not any(known(values).any() for values in truth.values()):
             raise DataError("no_target_labels", where=", ".join(map(str, places)))
         prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
-        logits = in_batches(inspector.logits, prepared)
+    logits = in_batches(inspector.logits, prepared)
     return {"n": len(cache), **scores_by_task(tasks, truth, logits)}
 
 
