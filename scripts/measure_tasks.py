@@ -5,7 +5,8 @@
 A suite (YAML) names:
     seeds
     images: of each of two lines; the first is trained on, the second tested
-    lines: what both look like, as in a file for `synth`
+    lines: what both look like, as in a file for `synth`; or `boxed`, halves of the real images of NEU-CLS (in the
+        folder that STEELSHIFT_DATA names) with extent and quadrant from their boxes
     tasks: a file for `fit --tasks`, beside the suite
     settings: options of `fit` for all setups
     score: mean class accuracy that convergence is asked for
@@ -23,11 +24,13 @@ many labels whose tasks are alone.
 
 import argparse
 import csv
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
@@ -45,6 +48,7 @@ from steelshift.tasking import evaluate_tasks
 from steelshift.training.config import Config, from_mapping
 
 FIXED = {"oracle": False, "save_every": 10000, "method": "multitask", "candidates": 10, "select": "source_validation"}
+BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps")
 ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
             "flops", "linear_probe", "cluster_distance", "task_distance", "within maps",
@@ -60,8 +64,10 @@ class Suite:
         self.out, self.said = out, said
         self.lines = out / "lines"
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "lines.yaml", yaml.safe_dump(said.get("lines") or {"gain": 1.0}))
-        if not self.lines.exists():
+        if said.get("lines") == "boxed":
+            write_boxed(self.lines)
+        elif not self.lines.exists():
+            write_text(out / "lines.yaml", yaml.safe_dump(said.get("lines") or {"gain": 1.0}))
             source, target = load_lines(out / "lines.yaml")
             write_lines(self.lines, source=source, shift=target, images=said["images"], seed=1)
         self.tests = {name: self.rows("target", **chosen) for name, chosen in said.get("tests", {"all": {}}).items()}
@@ -93,6 +99,32 @@ class Suite:
     def config(self, source: Path, run: Path, seed: int, options: dict[str, Any]) -> Config:
         given = FIXED | self.said["settings"] | options
         return from_mapping(Config, given, source=(source,), target=(), out=run, seed=seed)
+
+
+def write_boxed(folder: Path) -> None:
+    """Manifests of NEU-CLS, in no order, every second image of a class in the source line.
+
+    extent: the share of the image that its boxes cover, cut at 0.2 and 0.5. quadrant: of the largest box's centre.
+    """
+    data = Path(os.environ["STEELSHIFT_DATA"])
+    named = {name.split("_")[0].split("-")[0]: name for name in BOXED}
+    lines: tuple[list[list[Any]], list[list[Any]]] = ([], [])
+    for kind in sorted(path for path in (data / "NEU-CLS").iterdir() if path.is_dir()):
+        for place, path in enumerate(sorted(kind.glob("*.png"))):
+            number = path.stem.rpartition("_")[2]
+            boxes = data / "NEU-DET-boxes" / f"{named[kind.name.lower()]}_{number}.xml"
+            covered, largest = np.zeros((200, 200), bool), (0, 0, 0)
+            for box in ElementTree.parse(boxes).iter("bndbox"):
+                x0, y0, x1, y1 = (int(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+                covered[y0:y1, x0:x1] = True
+                largest = max(largest, ((x1 - x0) * (y1 - y0), x0 + x1, y0 + y1))
+            extent = ("small", "medium", "large")[int(np.digitize(covered.mean(), (0.2, 0.5)))]
+            quadrant = f"{'lower' if largest[2] > 200 else 'upper'} {'right' if largest[1] > 200 else 'left'}"
+            lines[place % 2].append([path, kind.name, extent, quadrant])
+    folder.mkdir(exist_ok=True)
+    for name, rows in zip(("source", "target"), lines, strict=True):
+        mixed = [rows[row] for row in np.random.default_rng(0).permutation(len(rows))]
+        write_text(folder / f"{name}.csv", "".join(map(line, [("path", "label", "extent", "quadrant"), *mixed])))
 
 
 def main() -> int:
