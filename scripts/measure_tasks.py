@@ -24,6 +24,7 @@ many labels whose tasks are alone.
 
 import argparse
 import csv
+import dataclasses
 import os
 import shutil
 import sys
@@ -92,6 +93,7 @@ class Suite:
         if how in ("together", "alone"):
             return [names] if how == "together" else [[name] for name in names]
         config = self.config(source, self.out / "unused", seed, {"method": "source_only"})
+        config = dataclasses.replace(config, target=(source,))  # which is not looked at
         told = self.out / f"groups-{how}-{seed}.yaml"
         found = group(self.declared(names), (source,), told, by=how, measure="maps", count=None, config=config)
         return found["groups"]
