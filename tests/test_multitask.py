@@ -13,7 +13,7 @@ from steelshift.data.tasks import Task
 from steelshift.errors import UsageError
 from steelshift.methods import SourceOnly
 from steelshift.methods.method import Start
-from steelshift.methods.multitask import MultiTask
+from steelshift.methods.multitask import MEANS, MultiTask, _aggregator
 from steelshift.nn.convolution import quicken
 from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import Heads
@@ -172,10 +172,18 @@ def test_an_aggregator_acts_on_shared_rows_alone(name):
     torch.manual_seed(7)
     update.backward([*parameters, *method.task_classifier.parameters()])
     found = torch.cat([p.grad[: shared.get(p, 0)].flatten() for p in parameters])
-    assert torch.allclose(found, wanted, atol=1e-6)
+    assert torch.allclose(found, wanted * (len(grads) if name in MEANS else 1), atol=1e-6)
     for place, parameter in enumerate(parameters):
         own = sum(row[place] for row in grads)[shared.get(parameter, 0) :]
         assert torch.allclose(parameter.grad[shared.get(parameter, 0) :], own, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in AGGREGATORS if name != "nash_mtl"])  # which fixes the length
+def test_tasks_that_agree_take_the_step_of_equal_weights(name):
+    gradients = torch.randn(30, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    found = _aggregator(name, 4)(gradients)
+    longer = 1.5 if name == "cagrad" else 1.0  # by its c of one half
+    assert torch.allclose(found, longer * gradients.sum(0), atol=1e-4)
 
 
 def test_upgrad_harms_no_task():

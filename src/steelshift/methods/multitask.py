@@ -46,6 +46,8 @@ Aggregator = Literal["none", "upgrad", "pcgrad", "cagrad", "mgda", "nash_mtl", "
 Reading = Literal["none", "adversarial", "acgan", "split"]
 RATE_DECAY = 0.9
 """Of the running rate of false detections, and of the running relatedness."""
+MEANS = ("upgrad", "cagrad", "mgda", "imtl_g", "aligned_mtl")
+"""Aggregators that torchjd gives the length of a mean."""
 NOISE = 64
 """Numbers that a generated feature is made from, beside its class."""
 
@@ -431,7 +433,15 @@ def _quietly(aggregator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 
 def _aggregator(name: str, tasks: int) -> Callable[[Tensor], Tensor]:
-    """A new one a step, so that it remembers nothing that a checkpoint does not hold. Raises UsageError."""
+    """A new one a step, so that it remembers nothing that a checkpoint does not hold. Raises UsageError.
+
+    Some give a mean of the tasks' gradients, others a sum; here all are as long as sums, as the other weights' steps.
+    """
+    found = _torchjd(name, tasks)
+    return (lambda gradients: tasks * found(gradients)) if name in MEANS else found
+
+
+def _torchjd(name: str, tasks: int) -> Callable[[Tensor], Tensor]:
     try:
         from torchjd import aggregation
 
