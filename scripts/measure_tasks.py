@@ -227,7 +227,34 @@ def table(suite: Suite, rows: list[dict[str, str]]) -> str:
             gains = [f"{task} {gain:+.3f} (95 % above {lower:+.3f})" for task, gain, lower in by_task]
             rates = f"interference {found.rate:.2f} (null {found.null_rate:.2f})"
             lines.append(f"\n{name} against {alone}, {test}, {len(seeds)} seeds: {rates}; {'; '.join(gains)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *labels_for(suite, rows)])
+
+
+def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
+    """Labels with which networks together are as good as networks alone with so many, where setups differ in labels.
+
+    Between measured numbers of labels, on the straight line over their logarithm; seed by seed, those in which they
+    never are left out and counted.
+    """
+    curves: dict[bool, dict[str, dict[int, float]]] = {True: {}, False: {}}
+    for name, setup in suite.said["setups"].items():
+        if setup and "labels" in setup:
+            for seed, found in scores(rows, name, next(iter(suite.tests)))[0].items():
+                curve = curves[setup.get("groups") == "alone"].setdefault(seed, {})
+                curve[setup["labels"]] = float(np.mean(found))
+    lines = []
+    for wanted in sorted({labels for curve in curves[True].values() for labels in curve}):
+        needed = []
+        for seed in curves[True].keys() & curves[False].keys():
+            ours = sorted(curves[False][seed].items())
+            if wanted in curves[True][seed]:
+                logarithms = [float(np.log(labels)) for labels, _ in ours]
+                needed.append(steps_to(curves[True][seed][wanted], logarithms, [score for _, score in ours]))
+        reached = [float(np.exp(each)) for each in needed if each is not None]
+        said = f"{np.median(reached):.0f} ({min(reached):.0f} to {max(reached):.0f})" if reached else "no"
+        seeds = f"{len(reached)} of {len(needed)} seeds"
+        lines.append(f"\nalone with {wanted} labels is reached together with {said}, {seeds}")
+    return lines
 
 
 def _alone(suite: Suite, name: str) -> str | None:
