@@ -9,17 +9,18 @@ A suite (YAML) names:
         folder that STEELSHIFT_DATA names) with extent and quadrant from their boxes
     tasks: a file for `fit --tasks`, beside the suite
     settings: options of `fit` for all setups
-    score: mean class accuracy that convergence is asked for
+    score: mean class accuracy on source validation images that convergence is asked for, among as many checkpoints as
+        `candidates` says
     minority: {task: class} whose recall is reported
     tests: name: {column: value} of the tested images; by default all of them
     setups: name: {options: of `fit`, groups: together (default), alone, physical, affinity or random, labels: images
-        that are trained on (default all), analyse: name of an earlier setup to analyse against, or true}
+        that are given (default all), analyse: name of an earlier setup to analyse against, or true, against: setup that
+        interference is counted against (default the first of as many labels whose tasks are alone)}
 
 OUT/rows.csv gets a row a setup, seed, task and test; OUT/analysis.csv one a network that is analysed. What is there is
 not measured again, so an interrupted measurement continues with the same command. --seeds measures the first few seeds
 of the suite alone; --minutes stops after the setup under way at that time. Every network of a setup gets the same
-steps. Prints tables with 95 % intervals over seeds, and interference with its null rate, against the first setup of as
-many labels whose tasks are alone.
+steps. Prints tables with 95 % intervals over seeds, and interference with its null rate.
 """
 
 import argparse
@@ -48,7 +49,7 @@ from steelshift.multitask.separation import steps_to
 from steelshift.tasking import evaluate_tasks
 from steelshift.training.config import Config, from_mapping
 
-FIXED = {"oracle": False, "save_every": 10000, "method": "multitask", "candidates": 10, "select": "source_validation"}
+FIXED = {"oracle": False, "save_every": 10000, "method": "multitask", "candidates": 1, "select": "last"}
 BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps")
 ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
@@ -164,7 +165,8 @@ def measure(suite: Suite, name: str, seed: int) -> None:
         shutil.rmtree(run, ignore_errors=True)
         config = suite.config(source, run, seed, (setup.get("options") or {}) | {"tasks": suite.declared(names)})
         kept = fit(config, resume=False)["candidates"]
-        steps = steps_to(suite.said.get("score", 0.8), kept["step"], kept["source_validation"])
+        score = suite.said.get("score", np.inf)
+        steps = steps_to(score, kept["step"], kept["source_validation"])
         for test, place in suite.tests.items():
             for task, found in evaluate_tasks(run, (place,), "all")["tasks"].items():
                 rare = found["per_class"].get(suite.said.get("minority", {}).get(task), {}).get("recall")
@@ -174,15 +176,15 @@ def measure(suite: Suite, name: str, seed: int) -> None:
                 told.append([row[column] for column in ROWS])
         if wants and len(names) > 1:
             other = suite.out / "runs" / f"{wants}-{seed}-0" if isinstance(wants, str) else None
-            seen = key | look(run, other)
+            seen = key | look(run, other, seed)
             append_text(analysed, line([seen[column] for column in ANALYSED]))
         if not wants and not any(each and each.get("analyse") == name for each in suite.said["setups"].values()):
             shutil.rmtree(run)
     append_text(rows, "".join(map(line, told)))  # all of a setup at once: it is there or it is not
 
 
-def look(run: Path, other: Path | None) -> dict[str, Any]:
-    found = analyse(run, other, 0.8, 0)
+def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
+    found = analyse(run, other, 0.8, seed)
     meeting, against = found["conflict"] or {}, found.get("against", {})
     by_task = found["separability"].values()
     return {
@@ -210,12 +212,16 @@ def table(suite: Suite, rows: list[dict[str, str]]) -> str:
             means = [
                 spread([float(np.mean(found)) for seed in seeds
                         if (found := [float(row[key]) for row in of if row["seed"] == seed and row[key]])])
-                for key in ("mean_class_accuracy", "macro_f1", "minority", "steps")
+                for key in ("mean_class_accuracy", "macro_f1", "minority")
             ]  # fmt: skip
+            reached = [row["steps"] for row in of[:: max(1, len(of) // max(1, len(seeds)))]]
+            means.append(middle([float(steps or np.inf) for steps in reached]) if "score" in suite.said else "-")
             if of:
                 lines.append("| " + " | ".join([name, of[0]["labels"] or "all", test, str(len(seeds)), *means]) + " |")
     for name in setups:
-        alone = _alone(suite, name)
+        alone = (suite.said["setups"][name] or {}).get("against") or _alone(suite, name)
+        if (suite.said["setups"][name] or {}).get("groups") == "alone":
+            continue
         for test in suite.tests if alone not in (None, name) else ():
             (multi, _), (single, images) = scores(rows, name, test), scores(rows, alone, test)
             seeds = [seed for seed in multi if seed in single]
@@ -230,11 +236,17 @@ def table(suite: Suite, rows: list[dict[str, str]]) -> str:
     return "\n".join([*lines, *labels_for(suite, rows)])
 
 
+def middle(values: list[float]) -> str:
+    """Median, and the smallest and largest; what was never reached is infinite."""
+    shown = ["never" if np.isinf(each) else f"{each:.0f}" for each in (np.median(values), min(values), max(values))]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
 def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
     """Labels with which networks together are as good as networks alone with so many, where setups differ in labels.
 
-    Between measured numbers of labels, on the straight line over their logarithm; seed by seed, those in which they
-    never are left out and counted.
+    Between measured numbers of labels, on the straight line over their logarithm: of the mean curves over the seeds
+    that both have, and of each seed's.
     """
     curves: dict[bool, dict[str, dict[int, float]]] = {True: {}, False: {}}
     for name, setup in suite.said["setups"].items():
@@ -242,18 +254,23 @@ def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
             for seed, found in scores(rows, name, next(iter(suite.tests)))[0].items():
                 curve = curves[setup.get("groups") == "alone"].setdefault(seed, {})
                 curve[setup["labels"]] = float(np.mean(found))
+    counts = sorted({labels for curve in curves[True].values() for labels in curve})
+    whole = [seed for seed in curves[True] if all(
+        labels in curves[kind].get(seed, {}) for labels in counts for kind in (True, False))]  # fmt: skip
+    if not whole:
+        return []
+    alone, together = (np.array([[curves[kind][seed][n] for n in counts] for seed in whole]) for kind in (True, False))
+
+    def needed(curve: np.ndarray, score: float) -> float:
+        found = steps_to(score, [float(np.log(each)) for each in counts], list(curve))
+        return np.inf if found is None else float(np.exp(found))
+
     lines = []
-    for wanted in sorted({labels for curve in curves[True].values() for labels in curve}):
-        needed = []
-        for seed in curves[True].keys() & curves[False].keys():
-            ours = sorted(curves[False][seed].items())
-            if wanted in curves[True][seed]:
-                logarithms = [float(np.log(labels)) for labels, _ in ours]
-                needed.append(steps_to(curves[True][seed][wanted], logarithms, [score for _, score in ours]))
-        reached = [float(np.exp(each)) for each in needed if each is not None]
-        said = f"{np.median(reached):.0f} ({min(reached):.0f} to {max(reached):.0f})" if reached else "no"
-        seeds = f"{len(reached)} of {len(needed)} seeds"
-        lines.append(f"\nalone with {wanted} labels is reached together with {said}, {seeds}")
+    for place, wanted in enumerate(counts):
+        of_means = needed(together.mean(0), alone.mean(0)[place])
+        by_seed = middle([needed(ours, theirs[place]) for ours, theirs in zip(together, alone, strict=True)])
+        said = f"at most {counts[0]}" if of_means == counts[0] else "never" if np.isinf(of_means) else f"{of_means:.0f}"
+        lines.append(f"\nalone with {wanted} labels is reached together with {said}; by seed {by_seed}")
     return lines
 
 

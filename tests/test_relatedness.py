@@ -119,6 +119,14 @@ def test_random_groups_have_the_same_sizes_and_hold_every_task():
     assert len(set(found)) > 4 and found[0] == at_random(like, np.random.default_rng(0))
 
 
+def test_a_random_control_is_another_grouping():
+    pairs = ((2, 3), (1, 0))
+    found = {at_random(pairs, np.random.default_rng(seed)) for seed in range(20)}
+    assert found == {((0, 2), (1, 3)), ((0, 3), (1, 2))}
+    rng = np.random.default_rng(0)
+    assert at_random(((0, 1, 2),), rng) == ((0, 1, 2),) and at_random(((1,), (0,)), rng) == ((0,), (1,))
+
+
 def test_within_and_between_by_hand():
     pairs = ((0, 1), (2, 3))
     assert within(TWO_PAIRS, pairs) == pytest.approx((0.9 + 0.7) / 2)

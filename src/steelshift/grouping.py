@@ -1,5 +1,6 @@
 """Which of the declared tasks should share a network: measured on a short training, written as YAML and a picture."""
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from steelshift.nn.sharing import Kind, sharing_of
 from steelshift.progress import note, showing
 from steelshift.relating import Network
 from steelshift.report.relations import draw_relatedness
-from steelshift.training.config import Config, resolve
+from steelshift.training.config import FOR_PLACES, Config, resolve
 from steelshift.training.loop import Phase, train
 from steelshift.training.precision import choose
 
@@ -69,7 +70,8 @@ def group(
         if not all((side == part).any() for part in (TRAIN, TEST)):
             raise DataError("too_few_images", line="source", count=len(cache))
         try:
-            values = _measured(tasks, cache, labels, side, measure, resolve(config), Path(folder))
+            config = resolve(dataclasses.replace(config, augmentation=config.augmentation or FOR_PLACES))
+            values = _measured(tasks, cache, labels, side, measure, config, Path(folder))
         except Interrupted as stopped:  # what a fit would continue from goes with the folder
             failed = RunFailed("group_stopped", path=out)
             failed.exit_code = stopped.exit_code

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Augmentation = Literal["none", "plain", "strong"]
+Augmentation = Literal["none", "upright", "plain", "strong"]
 
 
 @dataclass(frozen=True)
 class _Strength:
+    flips: bool
+    """Whether half of the images are turned left to right, and half upside down."""
     smallest_crop: float
     """Smallest share of the area that a crop keeps."""
     contrast: float
@@ -29,8 +31,9 @@ class _Strength:
 
 
 _STRENGTHS = {
-    "plain": _Strength(0.7, 0.2, 20, 0.0, 0.0, 0.0, 0.0),
-    "strong": _Strength(0.5, 0.4, 40, 0.5, 0.5, 60.0, 12.0),
+    "upright": _Strength(False, 0.9, 0.2, 20, 0.0, 0.0, 0.0, 0.0),
+    "plain": _Strength(True, 0.7, 0.2, 20, 0.0, 0.0, 0.0, 0.0),
+    "strong": _Strength(True, 0.5, 0.4, 40, 0.5, 0.5, 60.0, 12.0),
 }
 
 
@@ -44,7 +47,7 @@ def boxes(shapes: np.ndarray, kind: Augmentation, rng: np.random.Generator) -> n
         top, left = height * (1 - side) * rng.random(batch), width * (1 - side) * rng.random(batch)
         height, width = height * side, width * side
     bottom, right = top + height, left + width
-    if kind != "none":
+    if kind != "none" and _STRENGTHS[kind].flips:
         over, across = rng.random(batch) < 0.5, rng.random(batch) < 0.5
         top, bottom = np.where(over, bottom, top), np.where(over, top, bottom)
         left, right = np.where(across, right, left), np.where(across, left, right)

@@ -103,13 +103,15 @@ def class_balanced(found: Decisions, counts: Tensor, beta: float = 0.999) -> Ten
 
 
 def mean_square(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over images and classes of (probability - truth)^2; logits and labels as for `decisions`."""
+    """Mean over images of sum_k (p_k - y_k)^2, Brier's score; logits and labels as for `decisions`."""
     logits = logits.float()
     if labels.ndim == 1:
         rows = labels >= 0
-        return F.mse_loss(logits[rows].softmax(1), F.one_hot(labels[rows], logits.shape[1]).float())
+        truth = F.one_hot(labels[rows], logits.shape[1])
+        return (logits[rows].softmax(1) - truth).square().sum(1).mean()
     there = labels >= 0
-    return F.mse_loss(logits.sigmoid()[there], labels[there].float())
+    apart = ((logits.sigmoid() - labels) * there).square().sum(1)
+    return apart[there.any(1)].mean()
 
 
 def remember(queue: Tensor, found: Decisions) -> Tensor:

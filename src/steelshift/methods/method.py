@@ -4,7 +4,7 @@ A method is one file: paper, equations, a frozen dataclass of its knobs, its mod
 optimizer, device, file or logger.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -101,6 +101,8 @@ class Method(nn.Module):
     """Whether labels of source batches train it, so that a few labelled target images among them would too."""
     encoder_rate: ClassVar[float] = 1.0
     """Factor on the learning rate of the encoder, where no label holds it to its task."""
+    own_rates: ClassVar[Mapping[str, float]] = {}
+    """Learning rates of children that Adam moves whatever moves the networks, and without weight decay."""
     line: ClassVar[Line] = "target"
     """Whose line-wise normalization layers the inspector keeps."""
 

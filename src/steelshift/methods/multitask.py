@@ -20,7 +20,7 @@ discriminator of the same two branches (Goodfellow et al., NIPS 2014; Odena et a
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from steelshift.losses.weighting import Weighting
 from steelshift.losses.weights import dwa_weights
 from steelshift.methods.method import Method, Start, Update, hold
 from steelshift.methods.running import RunningMean
-from steelshift.nn.heads import TaskDiscriminator, feature_generator
+from steelshift.nn.heads import LENGTH, TaskDiscriminator, feature_generator
 from steelshift.nn.normalization import use_line
 from steelshift.nn.reversal import ramp, reverse
 from steelshift.nn.sharing import SharedTrunk, by_task
@@ -50,10 +50,13 @@ MEANS = ("upgrad", "cagrad", "mgda", "imtl_g", "aligned_mtl")
 """Aggregators that torchjd gives the length of a mean."""
 NOISE = 64
 """Numbers that a generated feature is made from, beside its class."""
+KEPT = 16
+"""Real features of every rare class that are remembered."""
 
 
 class MultiTask(Method):
     many_tasks = True
+    own_rates: ClassVar = {"balance": 0.025}  # as FAMO's; at the networks' rate the weights would stay where they begin
 
     @dataclass(frozen=True)
     class Knobs:
@@ -135,7 +138,9 @@ class MultiTask(Method):
         self.rare = _rare(self.tasks, start, knobs.minority)
         if self.rare:
             self.generator = feature_generator(NOISE + len(self.rare), knobs.hidden, width)
-            self.feature_discriminator = TaskDiscriminator(width, knobs.hidden, told)
+            inputs = width + len(self.rare)
+            self.feature_discriminator = TaskDiscriminator(inputs, knobs.hidden, told, normalized=False)
+            self.register_buffer("remembered", torch.full((len(self.rare), KEPT, width), torch.nan))
 
     @property
     def trunk(self) -> SharedTrunk | None:
@@ -302,35 +307,53 @@ class MultiTask(Method):
         return loss, tuple(moves)
 
     def _minority(self, paths: Tensor, source: SourceBatch, log: dict[str, Tensor]) -> Tensor:
-        """Generated features of rare classes against real ones; heads learn from those generated."""
-        knobs = self.knobs
-        real, tasks = [], []
-        for place, label in self.rare:
-            rows = source.labels[self.tasks[place].name] == label
-            real.append(paths[rows, place].detach())
-            tasks.append(torch.full((int(rows.sum()),), place, device=paths.device))
-        real, of_real = torch.cat(real), torch.cat(tasks)
-        which = torch.randint(len(self.rare), (len(paths),), device=paths.device)
-        noise = torch.randn(len(paths), NOISE, device=paths.device)
-        fake = self.generator(torch.cat([noise, F.one_hot(which, len(self.rare)).float()], 1))
-        of_fake = torch.tensor([place for place, _ in self.rare], device=paths.device)[which]
-        loss = fake.new_zeros((), dtype=torch.float32)
+        """Generated features of rare classes against real ones; heads learn from those generated.
+
+        A generated feature is a remembered one and what the generator adds to it. Heads get as many of a class as it
+        would have in a batch of equal classes; the generator learns from its discriminator alone, for a head would
+        only ask it for what is easy.
+        """
+        knobs, batch = self.knobs, len(paths)
+        loss = paths.new_zeros((), dtype=torch.float32)
         for number, (place, label) in enumerate(self.rare):
-            made = fake[which == number]
+            new = paths[source.labels[self.tasks[place].name] == label, place].detach().float()
+            self.remembered[number] = torch.cat([new, self.remembered[number]])[:KEPT]
+        there = ~self.remembered[..., 0].isnan()
+        which, base = [], []
+        for number, (place, _) in enumerate(self.rare):
+            if there[number].any():
+                count = max(1, round(batch / len(self.tasks[place].classes)))
+                found = self.remembered[number][there[number]]
+                base.append(found[torch.randint(len(found), (count,), device=found.device)])
+                which += [number] * count
+        if not which:
+            return loss
+        base, which = torch.cat(base), torch.tensor(which, device=paths.device)
+        kinds = torch.eye(len(self.rare), device=paths.device)
+        noise = torch.randn(len(base), NOISE, device=paths.device)
+        fake = (base + self.generator(torch.cat([noise, kinds[which]], 1)).float()).relu()
+        for number, (place, label) in enumerate(self.rare):
+            made = fake[which == number].detach()
             if len(made):
                 head = self.task_classifier.of_task[place] if self.trunk else self.task_classifier
                 truth = torch.full((len(made),), label, device=made.device)
-                loss = loss + F.cross_entropy(head(made).float(), truth, reduction="sum") / len(paths)
-        if not len(real):
-            return loss
-        from_fake = self.feature_discriminator(reverse(fake, 1.0))
-        from_real = self.feature_discriminator(real)
+                wrong = F.cross_entropy(head(made).float(), truth, reduction="sum")
+                loss = loss + wrong / batch / len(self.tasks)
+        of_real, _ = there.nonzero(as_tuple=True)
+        real = self.remembered[there]
+        scale = LENGTH / real.norm(dim=1).mean().clamp(min=1e-6)
+
+        def judged(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+            return self.feature_discriminator(torch.cat([scale * features, LENGTH * kinds[classes]], 1))
+
+        from_fake, from_real = judged(reverse(fake, 1.0), which), judged(real, of_real)
         loss = loss + adaptation_loss(from_real[0], from_fake[0])
         log["accuracy_D_real"] = accuracy(torch.cat([from_real[0], from_fake[0]]).detach(), line_of(real, fake))
         if knobs.reading != "none":
-            of_task = from_fake[1] if knobs.reading == "adversarial" else self.feature_discriminator(fake)[1]
+            tasks = torch.tensor([place for place, _ in self.rare], device=paths.device)
+            of_task = from_fake[1] if knobs.reading == "adversarial" else judged(fake, which)[1]
             both = torch.cat([from_real[1], of_task]).float()
-            loss = loss + knobs.mu * F.cross_entropy(both, torch.cat([of_real, of_fake]))
+            loss = loss + knobs.mu * F.cross_entropy(both, tasks[torch.cat([of_real, which])])
         return loss
 
 

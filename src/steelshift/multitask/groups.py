@@ -39,10 +39,15 @@ def by_relatedness(relatedness: np.ndarray, count: int | None = None) -> Groupin
 
 
 def at_random(like: Grouping, rng: np.random.Generator) -> Grouping:
-    """Groups of the same sizes with tasks drawn at random: the control of a grouping."""
-    tasks = rng.permutation(sum(map(len, like)))
-    parts = np.split(tasks, np.cumsum([len(group) for group in like])[:-1])
-    return tuple(sorted(tuple(sorted(map(int, part))) for part in parts))
+    """Groups of the same sizes with tasks drawn at random, the control of a grouping: another one, if there is one."""
+    like = tuple(sorted(tuple(sorted(group)) for group in like))
+    sizes = [len(group) for group in like]
+    only = len(sizes) == 1 or max(sizes) == 1
+    while True:
+        parts = np.split(rng.permutation(sum(sizes)), np.cumsum(sizes)[:-1])
+        drawn = tuple(sorted(tuple(sorted(map(int, part))) for part in parts))
+        if only or drawn != like:
+            return drawn
 
 
 def within(relatedness: np.ndarray, grouping: Grouping) -> float | None:

@@ -88,13 +88,17 @@ def discriminator(
 
 
 class TaskDiscriminator(nn.Module):
-    """One hidden layer and two branches: the defect (one logit: source line, or real) and the task (T logits)."""
+    """One hidden layer and two branches: the defect (one logit: source line, or real) and the task (T logits).
 
-    def __init__(self, width: int, hidden: int, tasks: int) -> None:
+    normalized: whether features enter by their direction alone.
+    """
+
+    def __init__(self, width: int, hidden: int, tasks: int, *, normalized: bool = True) -> None:
         super().__init__()
         if hidden < 1:
             raise UsageError("knob_range", key="hidden", value=hidden, range="1 or more")
-        self.trunk = nn.Sequential(Direction(), nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.5))
+        layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.5)]
+        self.trunk = nn.Sequential(*([Direction()] if normalized else []), *layers)
         self.defect = nn.Linear(hidden, 1)
         self.task = nn.Linear(hidden, tasks) if tasks else None
 
@@ -105,8 +109,8 @@ class TaskDiscriminator(nn.Module):
 
 
 def feature_generator(inputs: int, hidden: int, width: int) -> nn.Sequential:
-    """Noise and class (n, inputs) -> features (n, width), 0 or more as an encoder's are."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU())
+    """Noise and class (n, inputs) -> what is added to a feature (n, width)."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
 
 RECONSTRUCTED = 32

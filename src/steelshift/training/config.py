@@ -79,7 +79,8 @@ class Config:
     normalization: Normalization = "joint"
     """Batch normalization across the lines."""
     augmentation: Augmentation | None = None
-    """none, plain (crops, flips, light) or strong (also gamma, polarity, lighting gradient, noise)."""
+    """none, upright (slight crops, light), plain (crops, flips, light) or strong (also gamma, polarity, lighting
+    gradient, noise). Declared tasks may ask where on an image something is: by default they are trained upright."""
     batch: int | None = None
     """Images a line and step."""
     optimizer: Optimizer | None = None
@@ -168,6 +169,8 @@ def literature() -> dict[str, Any]:
     }
 
 
+FOR_PLACES: Augmentation = "upright"
+"""The augmentation that leaves a defect where it is."""
 FOR_TASKS = ("last", "source_validation", "entropy", "information_maximization", "bnm", "snd")
 """Rules of choice that several tasks can be meaned over."""
 
@@ -221,6 +224,8 @@ def resolve(config: Config) -> Config:
     knobs_of(config.method)  # an unknown method is refused
     check_tasks(config)
     recipe = {"scratch": scratch, "literature": literature}[config.recipe]()
+    if config.tasks is not None:
+        recipe["augmentation"] = FOR_PLACES
     missing = {key: value for key, value in recipe.items() if getattr(config, key) is None}
     knobs = config.knobs
     if not dataclasses.is_dataclass(knobs):

@@ -122,7 +122,8 @@ def _step(
     step = progress.step
     torch.manual_seed(int(np.random.SeedSequence([config.seed, phase.number, step]).generate_state(1)[0]))
     for name, optimizer in optimizers.items():
-        rate = config.lr * learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
+        rate = learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
+        rate *= method.own_rates.get(name, config.lr)
         for group in optimizer.param_groups:
             group["lr"] = rate * (config.encoder_lr * method.encoder_rate if name.endswith("encoder") else 1.0)
     source = phase.source[step]
@@ -165,7 +166,9 @@ def _optimizers(method: Method, config: Config) -> dict[str, Optimizer]:
         parameters = [parameter for parameter in child.parameters() if parameter.requires_grad]
         if not parameters:
             continue
-        if config.optimizer == "sgd":
+        if name in method.own_rates:
+            found[name] = torch.optim.Adam(parameters, lr=method.own_rates[name])
+        elif config.optimizer == "sgd":
             found[name] = torch.optim.SGD(
                 parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True
             )
