@@ -1,6 +1,7 @@
 """The method of many tasks: every loss, weighting, aggregator and reading, on a tiny network."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import Heads
 from steelshift.nn.reversal import ramp
 from steelshift.nn.sharing import SCHEDULE, SharedTrunk, by_task, sharing_of
+from steelshift.training.config import Config
+from steelshift.training.loop import _optimizers
 
 
 def task(name, kind, classes):
@@ -271,6 +274,39 @@ def test_rare_classes_get_features_of_their_own():
         assert norm(method.generator) > 0 and norm(method.feature_discriminator) > 0
     assert any(not torch.equal(*pair) for pair in zip(before, method.generator.parameters(), strict=True))
     assert not build(minority=0.05).rare
+
+
+def test_generated_features_are_remembered_ones_and_a_difference():
+    """Also in steps that show no image of the class: heads learn it, and the generator from its discriminator alone."""
+    method = build(minority=0.2)
+    paths = torch.rand(12, len(TASKS), 20, requires_grad=True)
+    source, _ = batches(0)
+    truth = torch.zeros(12, dtype=torch.long)
+    truth[[3, 7]] = 2
+    source.labels["direction"] = truth
+    method._minority(paths, source, {})
+    assert torch.equal(method.remembered[0, :2], paths.detach()[[3, 7], 0])
+    assert method.remembered[0, 2:].isnan().all()
+    source.labels["direction"] = torch.zeros(12, dtype=torch.long)
+    method.zero_grad()
+    method._minority(paths, source, {}).backward()
+    assert torch.equal(method.remembered[0, :2], paths.detach()[[3, 7], 0])
+    assert paths.grad is None and norm(method.generator) > 0 and norm(method.feature_discriminator) > 0
+    heads = method.task_classifier.of_task
+    assert norm(heads[0]) > 0 and all(norm(head) == 0 for head in heads[1:])
+    nn.init.zeros_(method.feature_discriminator.defect.weight)
+    method.zero_grad()
+    method._minority(paths, source, {}).backward()
+    assert norm(method.generator) == 0 < norm(heads[0])
+
+
+def test_what_balances_tasks_moves_at_a_rate_of_its_own():
+    """At the networks' rate, weights would be where they begin after hundreds of steps."""
+    for optimizer in ("adamw", "sgd"):
+        config = Config(source=(), target=(), out=Path(), optimizer=optimizer, lr=1e-5, weight_decay=0.0)
+        made = _optimizers(build(weighting="gradnorm"), config)
+        assert type(made["balance"]) is torch.optim.Adam and made["balance"].param_groups[0]["lr"] == 0.025
+        assert made["shared_encoder"].param_groups[0]["lr"] == 1e-5
 
 
 def test_what_cannot_work_is_refused():

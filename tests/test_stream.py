@@ -44,7 +44,7 @@ STREAMS = [
 
 
 @pytest.mark.parametrize("make", STREAMS)
-@pytest.mark.parametrize("augmentation", ["none", "plain", "strong"])
+@pytest.mark.parametrize("augmentation", ["none", "upright", "plain", "strong"])
 def test_a_batch_depends_on_seed_and_step_alone(cache, make, augmentation):
     stream = make(cache, augmentation=augmentation)
     forth = [stream[k] for k in range(6)]
@@ -67,12 +67,24 @@ def test_source_and_target_draw_from_different_numbers(cache):
 
 
 @pytest.mark.parametrize("make", STREAMS)
-@pytest.mark.parametrize("augmentation", ["none", "plain", "strong"])
+@pytest.mark.parametrize("augmentation", ["none", "upright", "plain", "strong"])
 def test_images_are_float_grey_squares(cache, make, augmentation):
     images = make(cache, augmentation=augmentation, size=24)[2].images
     assert images.shape == (8, 1, 24, 24) and images.dtype == torch.float32
     # Mixing grey values with float weights may pass the ends by a rounding.
     assert images.min() >= -1e-3 and images.max() <= 255.001 and images.std() > 5
+
+
+@pytest.mark.parametrize(("augmentation", "turned"), [("none", 0), ("upright", 0), ("plain", 0.5), ("strong", 0.5)])
+def test_upright_images_stay_as_they_stand(augmentation, turned):
+    """What is in a quarter of the image stays there, or labels that say so would be wrong."""
+    cut = boxes(np.full((2000, 2), 100), augmentation, np.random.default_rng(0))
+    top, left, bottom, right = cut.T
+    assert (top > bottom).mean() == pytest.approx(turned, abs=0.05)
+    assert (left > right).mean() == pytest.approx(turned, abs=0.05)
+    if augmentation in ("none", "upright"):
+        assert np.abs((left + right) / 2 - 50).max() < 6 and (right - left).min() > 94
+    assert augmentation == "none" or len(np.unique(top)) > 1000
 
 
 @pytest.mark.parametrize("batch", [6, 8, 11])

@@ -1,6 +1,7 @@
 """Whole runs of declared tasks: from two data sets, with a target line and without, stopped and continued."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -217,6 +218,14 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tasks: Path
 def test_options_that_do_not_go_together_are_refused(lines, tasks, tmp_path, options, words) -> None:
     with pytest.raises(UsageError, match=words):
         resolve(config_of(lines, tmp_path / "run", tasks, **options))
+
+
+def test_declared_tasks_are_trained_upright_unless_asked_otherwise(lines: Path, tasks: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(config_of(lines, tmp_path / "run", tasks), augmentation=None)
+    assert resolve(config).augmentation == "upright"
+    assert resolve(dataclasses.replace(config, augmentation="plain")).augmentation == "plain"
+    single = dataclasses.replace(config, tasks=None, method="dann", knobs={}, target=(lines / "target",))
+    assert resolve(single).augmentation == "plain"
 
 
 def test_tasks_without_labels_are_refused(lines: Path, tmp_path: Path) -> None:
