@@ -243,35 +243,38 @@ def middle(values: list[float]) -> str:
 
 
 def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
-    """Labels with which networks together are as good as networks alone with so many, where setups differ in labels.
+    """Labels with which other setups are as good as `alone` with so many, where setups are called `name, labels`.
 
     Between measured numbers of labels, on the straight line over their logarithm: of the mean curves over the seeds
     that both have, and of each seed's.
     """
-    curves: dict[bool, dict[str, dict[int, float]]] = {True: {}, False: {}}
+    curves: dict[str, dict[str, dict[int, float]]] = {}
     for name, setup in suite.said["setups"].items():
         if setup and "labels" in setup:
             for seed, found in scores(rows, name, next(iter(suite.tests)))[0].items():
-                curve = curves[setup.get("groups") == "alone"].setdefault(seed, {})
+                curve = curves.setdefault(name.rpartition(",")[0], {}).setdefault(seed, {})
                 curve[setup["labels"]] = float(np.mean(found))
-    counts = sorted({labels for curve in curves[True].values() for labels in curve})
-    whole = [seed for seed in curves[True] if all(
-        labels in curves[kind].get(seed, {}) for labels in counts for kind in (True, False))]  # fmt: skip
-    if not whole:
-        return []
-    alone, together = (np.array([[curves[kind][seed][n] for n in counts] for seed in whole]) for kind in (True, False))
-
-    def needed(curve: np.ndarray, score: float) -> float:
-        found = steps_to(score, [float(np.log(each)) for each in counts], list(curve))
-        return np.inf if found is None else float(np.exp(found))
-
+    alone = curves.pop("alone", {})
     lines = []
-    for place, wanted in enumerate(counts):
-        of_means = needed(together.mean(0), alone.mean(0)[place])
-        by_seed = middle([needed(ours, theirs[place]) for ours, theirs in zip(together, alone, strict=True)])
-        said = f"at most {counts[0]}" if of_means == counts[0] else "never" if np.isinf(of_means) else f"{of_means:.0f}"
-        lines.append(f"\nalone with {wanted} labels is reached together with {said}; by seed {by_seed}")
+    for name, ours in curves.items():
+        counts = sorted(set.intersection(*(set(curve) for each in (alone, ours) for curve in each.values())))
+        seeds = sorted(alone.keys() & ours.keys())
+        if not seeds or not counts:
+            continue
+        one, many = (np.array([[each[seed][n] for n in counts] for seed in seeds]) for each in (alone, ours))
+        for place, wanted in enumerate(counts):
+            of_means = crossing(counts, many.mean(0), one.mean(0)[place])
+            by_seed = middle([crossing(counts, curve, scores[place]) for curve, scores in zip(many, one, strict=True)])
+            said = "never" if np.isinf(of_means) else f"{of_means:.0f}"
+            said = f"at most {said}" if of_means <= counts[0] + 0.5 else said
+            lines.append(f"\nalone with {wanted} labels is reached {name} with {said}; by seed {by_seed}")
     return lines
+
+
+def crossing(counts: list[int], curve: np.ndarray, score: float) -> float:
+    """Labels with which a curve over their logarithm first reaches a score; infinite where it never does."""
+    found = steps_to(score, [float(np.log(each)) for each in counts], list(curve))
+    return np.inf if found is None else float(np.exp(found))
 
 
 def _alone(suite: Suite, name: str) -> str | None:
