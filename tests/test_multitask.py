@@ -189,6 +189,19 @@ def test_tasks_that_agree_take_the_step_of_equal_weights(name):
     assert torch.allclose(found, longer * gradients.sum(0), atol=1e-4)
 
 
+def test_aggregated_gradients_lie_in_memory_as_their_parameters_do():
+    """A fused optimizer reads both in memory's order, and would give a weight the gradient of another."""
+    method = build(aggregator="pcgrad").to(memory_format=torch.channels_last)
+    parameters = [*method.shared_encoder.parameters(), *method.task_classifier.parameters()]
+    assert any(not value.is_contiguous() for value in parameters)
+    before = [value.detach().clone() for value in parameters]
+    next(method.updates(batches(0)[0], None, 0.5)).backward(parameters)
+    torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True).step()
+    for value, old in zip(parameters, before, strict=True):
+        moved = value.grad.abs() > 1e-6
+        assert torch.equal((value - old).sign()[moved], -value.grad.sign()[moved])
+
+
 def test_upgrad_harms_no_task():
     method = build(aggregator="upgrad")
     update = next(method.updates(batches(0)[0], None, 0.5))

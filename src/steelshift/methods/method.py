@@ -54,7 +54,9 @@ class Update:
         for parameter, gradient, part, own in zip(parameters, gradients, met, parts, strict=True):
             found = gradient.sum(0)
             found[: part.shape[1]] = own.view(part.shape[1:])
-            parameter.grad = found if parameter.grad is None else parameter.grad + found
+            if parameter.grad is None:  # laid out as the parameter is, for fused optimizers read both in memory's order
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad += found
 
 
 def hold(right: bool, key: str, value: object, words: str) -> None:
