@@ -230,8 +230,9 @@ def table(suite: Suite, rows: list[dict[str, str]]) -> str:
             ours, theirs = (np.array([each[seed] for seed in seeds]) for each in (multi, single))
             found = interference(ours, theirs, margins(theirs, images))
             by_task = zip(sorted(suite.said["tasks"]), found.gain, found.lower, strict=True)
-            gains = [f"{task} {gain:+.3f} (95 % above {lower:+.3f})" for task, gain, lower in by_task]
-            rates = f"interference {found.rate:.2f} (null {found.null_rate:.2f})"
+            limits = len(seeds) > 1  # of one seed nothing is known of its spread
+            gains = [f"{t} {gain:+.3f}" + f" (95 % above {lower:+.3f})" * limits for t, gain, lower in by_task]
+            rates = f"interference {found.rate:.2f}" + f" (null {found.null_rate:.2f})" * limits
             lines.append(f"\n{name} against {alone}, {test}, {len(seeds)} seeds: {rates}; {'; '.join(gains)}")
     return "\n".join([*lines, *labels_for(suite, rows)])
 
