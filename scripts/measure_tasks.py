@@ -25,7 +25,6 @@ steps. Prints tables with 95 % intervals over seeds, and interference with its n
 
 import argparse
 import csv
-import dataclasses
 import os
 import shutil
 import sys
@@ -62,6 +61,7 @@ class Suite:
 
     def __init__(self, path: Path, out: Path) -> None:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said["setups"] = {name: setup or {} for name, setup in said["setups"].items()}
         said["tasks"] = yaml.safe_load((path.parent / said["tasks"]).read_text(encoding="utf-8"))
         self.out, self.said = out, said
         self.lines = out / "lines"
@@ -94,7 +94,6 @@ class Suite:
         if how in ("together", "alone"):
             return [names] if how == "together" else [[name] for name in names]
         config = self.config(source, self.out / "unused", seed, {"method": "source_only"})
-        config = dataclasses.replace(config, target=(source,))  # which is not looked at
         told = self.out / f"groups-{how}-{seed}.yaml"
         found = group(self.declared(names), (source,), told, by=how, measure="maps", count=None, config=config)
         return found["groups"]
@@ -149,7 +148,7 @@ def main() -> int:
 
 def measure(suite: Suite, name: str, seed: int) -> None:
     """Train the networks of a setup and score them, unless their rows are there."""
-    setup = suite.said["setups"][name] or {}
+    setup = suite.said["setups"][name]
     rows, analysed = suite.out / "rows.csv", suite.out / "analysis.csv"
     key = {"setup": name, "seed": str(seed)}
     wants = setup.get("analyse")
@@ -163,7 +162,7 @@ def measure(suite: Suite, name: str, seed: int) -> None:
     for number, names in enumerate(suite.groups(setup.get("groups", "together"), source, seed)):
         run = suite.out / "runs" / f"{name}-{seed}-{number}"
         shutil.rmtree(run, ignore_errors=True)
-        config = suite.config(source, run, seed, (setup.get("options") or {}) | {"tasks": suite.declared(names)})
+        config = suite.config(source, run, seed, setup.get("options", {}) | {"tasks": suite.declared(names)})
         kept = fit(config, resume=False)["candidates"]
         score = suite.said.get("score", np.inf)
         steps = steps_to(score, kept["step"], kept["source_validation"])
@@ -178,7 +177,7 @@ def measure(suite: Suite, name: str, seed: int) -> None:
             other = suite.out / "runs" / f"{wants}-{seed}-0" if isinstance(wants, str) else None
             seen = key | look(run, other, seed)
             append_text(analysed, line([seen[column] for column in ANALYSED]))
-        if not wants and not any(each and each.get("analyse") == name for each in suite.said["setups"].values()):
+        if not wants and not any(each.get("analyse") == name for each in suite.said["setups"].values()):
             shutil.rmtree(run)
     append_text(rows, "".join(map(line, told)))  # all of a setup at once: it is there or it is not
 
@@ -214,15 +213,14 @@ def table(suite: Suite, rows: list[dict[str, str]]) -> str:
                         if (found := [float(row[key]) for row in of if row["seed"] == seed and row[key]])])
                 for key in ("mean_class_accuracy", "macro_f1", "minority")
             ]  # fmt: skip
-            reached = [row["steps"] for row in of[:: max(1, len(of) // max(1, len(seeds)))]]
-            means.append(middle([float(steps or np.inf) for steps in reached]) if "score" in suite.said else "-")
             if of:
+                reached = {row["seed"]: float(row["steps"] or np.inf) for row in of}  # one network has one figure
+                means.append(middle(list(reached.values())) if "score" in suite.said else "-")
                 lines.append("| " + " | ".join([name, of[0]["labels"] or "all", test, str(len(seeds)), *means]) + " |")
     for name in setups:
-        alone = (suite.said["setups"][name] or {}).get("against") or _alone(suite, name)
-        if (suite.said["setups"][name] or {}).get("groups") == "alone":
-            continue
-        for test in suite.tests if alone not in (None, name) else ():
+        setup = suite.said["setups"][name]
+        alone = setup.get("against") or _alone(suite, name)
+        for test in suite.tests if alone and setup.get("groups") != "alone" else ():
             (multi, _), (single, images) = scores(rows, name, test), scores(rows, alone, test)
             seeds = [seed for seed in multi if seed in single]
             if not seeds:
@@ -251,21 +249,21 @@ def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
     """
     curves: dict[str, dict[str, dict[int, float]]] = {}
     for name, setup in suite.said["setups"].items():
-        if setup and "labels" in setup:
+        if "labels" in setup:
             for seed, found in scores(rows, name, next(iter(suite.tests)))[0].items():
                 curve = curves.setdefault(name.rpartition(",")[0], {}).setdefault(seed, {})
                 curve[setup["labels"]] = float(np.mean(found))
     alone = curves.pop("alone", {})
     lines = []
-    for name, ours in curves.items():
-        counts = sorted(set.intersection(*(set(curve) for each in (alone, ours) for curve in each.values())))
-        seeds = sorted(alone.keys() & ours.keys())
+    for name, others in curves.items():
+        counts = sorted(set.intersection(*(set(curve) for each in (alone, others) for curve in each.values())))
+        seeds = sorted(alone.keys() & others.keys())
         if not seeds or not counts:
             continue
-        one, many = (np.array([[each[seed][n] for n in counts] for seed in seeds]) for each in (alone, ours))
+        one, many = (np.array([[each[seed][n] for n in counts] for seed in seeds]) for each in (alone, others))
         for place, wanted in enumerate(counts):
             of_means = crossing(counts, many.mean(0), one.mean(0)[place])
-            by_seed = middle([crossing(counts, curve, scores[place]) for curve, scores in zip(many, one, strict=True)])
+            by_seed = middle([crossing(counts, ours, theirs[place]) for ours, theirs in zip(many, one, strict=True)])
             said = "never" if np.isinf(of_means) else f"{of_means:.0f}"
             said = f"at most {said}" if of_means <= counts[0] + 0.5 else said
             lines.append(f"\nalone with {wanted} labels is reached {name} with {said}; by seed {by_seed}")
@@ -280,7 +278,7 @@ def crossing(counts: list[int], curve: np.ndarray, score: float) -> float:
 
 def _alone(suite: Suite, name: str) -> str | None:
     """The first setup of one network a task that has as many labels."""
-    setups = {key: value or {} for key, value in suite.said["setups"].items()}
+    setups = suite.said["setups"]
     labels = setups[name].get("labels")
     return next((k for k, v in setups.items() if v.get("groups") == "alone" and v.get("labels") == labels), None)
 

@@ -546,7 +546,7 @@ def tasks_group(
 
     keep_memory()
     config = Config(
-        source=data, target=data, out=out, method="source_only", encoder=encoder, size=size, steps=steps, seed=seed
+        source=data, target=(), out=out, method="source_only", encoder=encoder, size=size, steps=steps, seed=seed
     )
     found = group(tasks, data, out, by=by, measure=measure, count=groups, config=config)
     if json:

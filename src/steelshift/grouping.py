@@ -28,7 +28,7 @@ from steelshift.nn.sharing import Kind, sharing_of
 from steelshift.progress import note, showing
 from steelshift.relating import Network
 from steelshift.report.relations import draw_relatedness
-from steelshift.training.config import FOR_PLACES, Config, resolve
+from steelshift.training.config import Config, resolve
 from steelshift.training.loop import Phase, train
 from steelshift.training.precision import choose
 
@@ -70,7 +70,7 @@ def group(
         if not all((side == part).any() for part in (TRAIN, TEST)):
             raise DataError("too_few_images", line="source", count=len(cache))
         try:
-            config = resolve(dataclasses.replace(config, augmentation=config.augmentation or FOR_PLACES))
+            config = resolve(dataclasses.replace(config, tasks=tasks_file))
             values = _measured(tasks, cache, labels, side, measure, config, Path(folder))
         except Interrupted as stopped:  # what a fit would continue from goes with the folder
             failed = RunFailed("group_stopped", path=out)

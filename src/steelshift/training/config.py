@@ -169,8 +169,6 @@ def literature() -> dict[str, Any]:
     }
 
 
-FOR_PLACES: Augmentation = "upright"
-"""The augmentation that leaves a defect where it is."""
 FOR_TASKS = ("last", "source_validation", "entropy", "information_maximization", "bnm", "snd")
 """Rules of choice that several tasks can be meaned over."""
 
@@ -225,7 +223,7 @@ def resolve(config: Config) -> Config:
     check_tasks(config)
     recipe = {"scratch": scratch, "literature": literature}[config.recipe]()
     if config.tasks is not None:
-        recipe["augmentation"] = FOR_PLACES
+        recipe["augmentation"] = "upright"  # a task may ask where a defect lies
     missing = {key: value for key, value in recipe.items() if getattr(config, key) is None}
     knobs = config.knobs
     if not dataclasses.is_dataclass(knobs):
