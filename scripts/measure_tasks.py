@@ -5,6 +5,7 @@
 A suite (YAML) names:
     seeds
     images: of each of two lines; the first is trained on, the second tested
+    days: that the second line ages in without maintenance (default none)
     lines: what both look like, as in a file for `synth`; or `boxed`, halves of the real images of NEU-CLS (in the
         folder that STEELSHIFT_DATA names) with extent and quadrant from their boxes
     tasks: a file for `fit --tasks`, beside the suite
@@ -12,10 +13,11 @@ A suite (YAML) names:
     score: mean class accuracy on source validation images that convergence is asked for, among as many checkpoints as
         `candidates` says
     minority: {task: class} whose recall is reported
-    tests: name: {column: value} of the tested images; by default all of them
+    tests: name: {column: value or values} of the tested images; by default all of them
     setups: name: {options: of `fit`, groups: together (default), alone, physical, affinity or random, labels: images
-        that are given (default all), analyse: name of an earlier setup to analyse against, or true, against: setup that
-        interference is counted against (default the first of as many labels whose tasks are alone)}
+        that are given (default all), target: {column: value or values} of the second line's images that are given
+        without labels (default none), analyse: name of an earlier setup to analyse against, or true, against: setup
+        that interference is counted against (default the first of as many labels whose tasks are alone)}
 
 OUT/rows.csv gets a row a setup, seed, task and test; OUT/analysis.csv one a network that is analysed. What is there is
 not measured again, so an interrupted measurement continues with the same command. --seeds measures the first few seeds
@@ -53,7 +55,8 @@ BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale",
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps")
 ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
             "flops", "linear_probe", "cluster_distance", "task_distance", "within maps",
-            *(f"rough {name}" for name in ("mean square", "cross-entropy", "dynamic balanced focal")))  # fmt: skip
+            *(f"rough {name}" for name in ("mean square", "cross-entropy", "dynamic balanced focal")),
+            "task_probe")  # fmt: skip
 
 
 class Suite:
@@ -71,14 +74,16 @@ class Suite:
         elif not self.lines.exists():
             write_text(out / "lines.yaml", yaml.safe_dump(said.get("lines") or {"gain": 1.0}))
             source, target = load_lines(out / "lines.yaml")
-            write_lines(self.lines, source=source, shift=target, images=said["images"], seed=1)
+            write_lines(self.lines, source=source, shift=target, images=said["images"], seed=1,
+                        days=said.get("days", 0))  # fmt: skip
         self.tests = {name: self.rows("target", **chosen) for name, chosen in said.get("tests", {"all": {}}).items()}
 
-    def rows(self, which: str, limit: int | None = None, **chosen: str) -> Path:
-        """A manifest of a line's first images, or of those with the values of some columns."""
+    def rows(self, which: str, limit: int | None = None, **chosen: Any) -> Path:
+        """A manifest of a line's first images, or of those with one of the values of some columns."""
+        wanted = {key: list(map(str, np.atleast_1d(values))) for key, values in chosen.items()}
         with (self.lines / f"{which}.csv").open(encoding="utf-8", newline="") as file:
-            found = [row for row in csv.DictReader(file) if all(row[key] == value for key, value in chosen.items())]
-        path = self.lines / f"{which}-{limit or 'all'}-{'-'.join(chosen.values())}.csv"
+            found = [row for row in csv.DictReader(file) if all(row[key] in values for key, values in wanted.items())]
+        path = self.lines / f"{which}-{limit or 'all'}-{'-'.join(map(' '.join, wanted.values()))}.csv"
         write_text(path, "".join([line(list(found[0])), *(line(list(row.values())) for row in found[:limit])]))
         return path
 
@@ -100,7 +105,7 @@ class Suite:
 
     def config(self, source: Path, run: Path, seed: int, options: dict[str, Any]) -> Config:
         given = FIXED | self.said["settings"] | options
-        return from_mapping(Config, given, source=(source,), target=(), out=run, seed=seed)
+        return from_mapping(Config, {"target": ()} | given, source=(source,), out=run, seed=seed)
 
 
 def write_boxed(folder: Path) -> None:
@@ -162,7 +167,10 @@ def measure(suite: Suite, name: str, seed: int) -> None:
     for number, names in enumerate(suite.groups(setup.get("groups", "together"), source, seed)):
         run = suite.out / "runs" / f"{name}-{seed}-{number}"
         shutil.rmtree(run, ignore_errors=True)
-        config = suite.config(source, run, seed, setup.get("options", {}) | {"tasks": suite.declared(names)})
+        options = setup.get("options", {}) | {"tasks": suite.declared(names)}
+        if "target" in setup:
+            options |= {"target": (suite.rows("target", **setup["target"]),)}
+        config = suite.config(source, run, seed, options)
         kept = fit(config, resume=False)["candidates"]
         score = suite.said.get("score", np.inf)
         steps = steps_to(score, kept["step"], kept["source_validation"])
@@ -196,6 +204,7 @@ def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
         "task_distance": found["task_distance"],
         "within maps": found["groups"]["physical"]["within"].get("maps"),
         **{f"rough {name}": value for name, value in found["roughness"].items()},
+        "task_probe": found["task_probe"],
     }
 
 
@@ -249,7 +258,7 @@ def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
     """
     curves: dict[str, dict[str, dict[int, float]]] = {}
     for name, setup in suite.said["setups"].items():
-        if "labels" in setup:
+        if name.endswith(f", {setup.get('labels')}"):
             for seed, found in scores(rows, name, next(iter(suite.tests)))[0].items():
                 curve = curves.setdefault(name.rpartition(",")[0], {}).setdefault(seed, {})
                 curve[setup["labels"]] = float(np.mean(found))

@@ -52,6 +52,7 @@ def test_a_run_is_analysed_into_numbers_and_pictures(runs, capsys, monkeypatch):
     assert set(found["separability"]) == {"缺陷 type", "extent"}
     assert 0 < found["sharing"]["configured"]["channels"] < 1 and 0 < found["sharing"]["read"] < 1
     assert found["convergence"]["steps"] == 3 and found["task_distance"] > 0
+    assert 0 <= found["task_probe"] <= 1
     pictures = [name for name in after if name.endswith(".svg")]
     assert sorted(pictures) == [
         "tasks/map.svg", *(f"tasks/relatedness-{name}.svg" for name in ("alignment", "gradient", "maps")),

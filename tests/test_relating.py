@@ -140,6 +140,15 @@ def test_task_distance_is_none_where_tasks_have_one_feature():
     assert relating.task_distance(paths + 10 * np.eye(3, 8)) > relating.task_distance(paths + 0.1 * np.eye(3, 8))
 
 
+def test_a_fresh_probe_tells_tasks_where_their_features_differ():
+    paths = np.random.default_rng(0).standard_normal((80, 3, 8))
+    apart = paths + 10 * np.eye(3, 8)
+    assert relating.task_probe(apart[:40], apart[40:]) > 0.95
+    assert relating.task_probe(paths[:40], paths[40:]) < 0.6
+    one = paths[:, :1].repeat(3, 1)
+    assert relating.task_probe(one[:40], one[40:]) < 0.4
+
+
 def test_the_middle_of_a_surface_is_the_loss():
     net = network("progressive")
     images, labels = batch(net)

@@ -31,6 +31,8 @@ PROBED = 64
 """Images on which maps and losses are read, at most."""
 PROBE = 1000
 """Images of each part on which features are judged, at most."""
+TASK_PROBE = 200
+"""Images of each part from whose features the task is told, at most."""
 BATCH, BATCHES = 32, 8
 """Of the gradients that are compared."""
 
@@ -80,6 +82,7 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
         judged = [(paths[name], _cut(parts[name][1], slice(PROBE))) for name in ("train", "test")]
         found["separability"] = relating.separability(network, *judged)
         found["task_distance"] = relating.task_distance(paths["test"])
+        found["task_probe"] = relating.task_probe(*(paths[name][:TASK_PROBE] for name in ("train", "test")))
         found["convergence"] = _convergence(run, score)
         advance(3)
         surfaces = relating.surfaces(network, images["test"], labels["test"], seed)

@@ -185,6 +185,18 @@ def task_distance(paths: np.ndarray) -> float | None:
     return cluster_distance(paths.reshape(-1, paths.shape[2]), np.tile(np.arange(tasks), len(paths)))
 
 
+def task_probe(train: np.ndarray, test: np.ndarray) -> float:
+    """How well a fresh linear probe tells from a feature whose task it is: macro F1 on other images, 1 / T by chance.
+
+    train, test: (n, T, F). A discriminator that training has deceived may only have been left behind; this one was not.
+    """
+
+    def flat(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return paths.reshape(-1, paths.shape[2]), np.tile(np.arange(paths.shape[1]), len(paths))
+
+    return linear_probe(*flat(train), *flat(test))
+
+
 def surfaces(network: Network, images: Tensor, labels: Labels, seed: int, points: int = 11) -> dict[str, np.ndarray]:
     """Loss surfaces (points, points) around a trained network, by loss: the mean of the tasks."""
     both = nn.ModuleDict({"encoder": network.encoder, "heads": network.heads})
