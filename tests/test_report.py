@@ -92,6 +92,7 @@ def invented():
             "target": {"images": 40, "train": 35, "test": 5, "unreadable": 0, "duplicates": 0},
             "duplicates_across": 1,
         },
+        "estimate": {"verdict": "estimate", "estimate": 0.813, "lower_bound": 0.64, "reason": "<b>They</b> agree."},
         "selection": "information_maximization",
         "selected_step": 40,
         "candidates": {
@@ -153,11 +154,21 @@ def invented():
     return report, thumbnails
 
 
+def test_the_page_tells_what_is_known_without_labels():
+    report, thumbnails = invented()
+    text = page.render(report, thumbnails)
+    assert "81.3" in text and "64.0" in text and "&lt;b&gt;They&lt;/b&gt; agree." in text
+    report["estimate"] = {"verdict": "refused", "estimate": None, "lower_bound": None, "reason": "Too far."}
+    text = page.render(report, thumbnails)
+    assert "Without labels nothing can be said." in text and "Too far." in text and "Lower bound" not in text
+    Walk(text)
+
+
 def test_page_is_well_formed_and_complete():
     text = page.render(*invented())
     walk = Walk(text)
-    sections = ["judged", "samples", "restyled", "heat", "shares", "maps", "losses", "weights", "discriminators"]
-    assert walk.ids == [*sections, "embedded", "candidates", "distance", "data", "configuration"]
+    sections = ["judged", "estimate", "samples", "restyled", "heat", "shares", "maps", "losses", "weights"]
+    assert walk.ids == [*sections, "discriminators", "embedded", "candidates", "distance", "data", "configuration"]
     assert {reference[1:] for reference in walk.references if reference.startswith("#")} == {*walk.ids} - {"judged"}
     assert walk.tags.count("figcaption") == walk.tags.count("figure") > 20
     assert "划痕" in "".join(walk.text) and "1234567" in walk.text and "chosen: step 40" in text

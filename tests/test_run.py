@@ -168,6 +168,7 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
         fit(dataclasses.replace(tiny_config(lines, run, oracle=True), target=(target,)))
         reports.append((digests(run), json.loads((run / "report.json").read_text()), page(run)))
         estimates.append(estimate_run(run))
+        assert reports[-1][1]["estimate"] == estimates[-1]
     (files, report, html), (files_after, report_after, html_after) = reports
     assert estimates[0] == estimates[1]
     for name in ("report.json", "report.html"):

@@ -21,7 +21,7 @@ from steelshift.data.splits import TEST, TRAIN, VAL
 from steelshift.data.tasks import strata
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
-from steelshift.estimating import write_views
+from steelshift.estimating import estimate_run, write_views
 from steelshift.evidence import collect_evidence
 from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
@@ -101,6 +101,7 @@ def _fit(config: Config, began: float) -> dict[str, Any]:
     artifact.save(inspector, run / "inspector", card, _golden(lines))
     write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
     report, thumbnails = collect_evidence(config, lines, training.method_phase.name, choice.method, inspector, baseline)
+    report["estimate"] = estimate_run(run)
     report["selection"] = config.select
     report["reject"] = judge_rejection(inspector, views[0].source, views[0].truth)
     report["selected_step"] = candidates.steps[chosen]

@@ -671,6 +671,10 @@ def _summary(report: dict[str, Any], run: Path) -> str:
         lines.append(target["sentence"])
     else:
         lines.append(report["verdict"])
+    if "estimate" in report:
+        shown = {"estimate": "{estimate:.3f}, at least {lower_bound:.3f}", "bound": "at least {lower_bound:.3f}"}
+        told = shown.get(report["estimate"]["verdict"], "-").format(**report["estimate"])
+        lines.append(f"without labels: {told} (accuracy on target test images; see steelshift estimate {run})")
     lines.append(f"report: {run / 'report.html'}   inspector: {run / 'inspector'}")
     return "\n".join(lines)
 

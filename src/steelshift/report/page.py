@@ -63,6 +63,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> s
         return render_tasks(report, thumbnails)
     classes = [str(name) for name in report.get("classes") or []]
     sections = [
+        ("estimate", "How often it is right on the target line, told without labels", _estimate(report)),
         ("samples", "What both cameras see", _samples(report, thumbnails, classes)),
         ("restyled", "The source line in the style of the target", _restyled(thumbnails, classes)),
         ("heat", "Where the inspector looks", _heat(thumbnails, classes)),
@@ -171,6 +172,11 @@ def _key_numbers(report: Mapping[str, Any]) -> str:
     selected = (source.get("selected") or {}).get("mean_class_accuracy")
     if finite(selected):
         tiles.append((_percent(selected), "right on source test images"))
+    told = report.get("estimate") or {}
+    if finite(told.get("estimate")):
+        tiles.append((_percent(told["estimate"], 0), "right on the target line, estimated without labels"))
+    elif finite(told.get("lower_bound")):
+        tiles.append((f"≥ {_percent(told['lower_bound'], 0)}", "right on the target line, a bound without labels"))
     if finite(predicted.get("changed")):
         tiles.append((_percent(predicted["changed"], 0), "of target predictions changed"))
     before, after = domain.get("proxy_a_distance_before"), domain.get("proxy_a_distance_after")
@@ -199,6 +205,30 @@ def _judged(report: Mapping[str, Any], classes: list[str]) -> str:
         parts.append(f'<p class="soft">The run took {_duration(float(seconds))}.</p>')
     title = "Judged with target labels" if target else "Not judged"
     return f'<section id="judged">\n<h2>{title}</h2>\n{"".join(parts)}\n</section>'
+
+
+_TOLD = {
+    "estimate": "The estimate can be used.",
+    "bound": "Only a lower bound can be given.",
+    "refused": "Without labels nothing can be said.",
+}
+
+
+def _estimate(report: Mapping[str, Any]) -> str:
+    found = report.get("estimate") or {}
+    if found.get("verdict") not in _TOLD:
+        return ""
+    rows = [
+        (label, f"<strong>{_percent(found[key])}</strong>", bar(found[key], style))
+        for key, label, style in (("estimate", "Estimate", _AFTER), ("lower_bound", "Lower bound, 95 %", _BEFORE))
+        if finite(found.get(key))
+    ]
+    caption = (
+        "Plain accuracy on target test images, from the answers alone. <code>steelshift estimate RUN --labels</code> "
+        "makes an interval of it with a few labels."
+    )
+    words = f'<p class="sentence">{_TOLD[found["verdict"]]}</p><p>{_words(found["reason"])}</p>'
+    return words + (_figure(_table(("", "Accuracy", ""), rows, "numbers shares"), caption) if rows else "")
 
 
 def _duration(seconds: float) -> str:
