@@ -50,7 +50,7 @@ from steelshift.multitask.separation import steps_to
 from steelshift.tasking import evaluate_tasks
 from steelshift.training.config import Config, from_mapping
 
-FIXED = {"oracle": False, "save_every": 10000, "method": "multitask", "candidates": 1, "select": "last"}
+FIXED = {"oracle": False, "equal_numbers": False, "save_every": 10000, "candidates": 1, "select": "last"}
 BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps")
 ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
@@ -104,7 +104,7 @@ class Suite:
         return found["groups"]
 
     def config(self, source: Path, run: Path, seed: int, options: dict[str, Any]) -> Config:
-        given = FIXED | self.said["settings"] | options
+        given = {"method": "multitask"} | FIXED | self.said["settings"] | options
         return from_mapping(Config, {"target": ()} | given, source=(source,), out=run, seed=seed)
 
 
@@ -160,8 +160,9 @@ def measure(suite: Suite, name: str, seed: int) -> None:
     if any(all(row[each] == value for each, value in key.items()) for row in read(rows)):
         return
     for path, columns in ((rows, ROWS), (analysed, ANALYSED)):
-        if not path.exists():
-            write_text(path, line(columns))
+        before = read(path)
+        if not before or list(before[0]) != list(columns):  # an older table lacks what was not measured then
+            write_text(path, "".join(map(line, [columns, *([row.get(key) for key in columns] for row in before)])))
     source = suite.rows("source", setup.get("labels"))
     told: list[list[Any]] = []
     for number, names in enumerate(suite.groups(setup.get("groups", "together"), source, seed)):

@@ -140,6 +140,16 @@ def test_task_distance_is_none_where_tasks_have_one_feature():
     assert relating.task_distance(paths + 10 * np.eye(3, 8)) > relating.task_distance(paths + 0.1 * np.eye(3, 8))
 
 
+def test_what_is_hardly_labelled_is_not_judged():
+    net = network("separate", kinds=("single-label", "single-label"))
+    paths = np.random.default_rng(0).standard_normal((20, 2, 8))
+    labels = {net.tasks[0].name: np.full(20, -1), net.tasks[1].name: np.arange(20) % 2}
+    labels[net.tasks[0].name][:2] = 0, 1
+    found = relating.separability(net, (paths, labels), (paths, labels))
+    assert list(found) == [net.tasks[1].name]
+    assert relating.task_probe(paths[:, :1], paths[:, :1]) is None
+
+
 def test_a_fresh_probe_tells_tasks_where_their_features_differ():
     paths = np.random.default_rng(0).standard_normal((80, 3, 8))
     apart = paths + 10 * np.eye(3, 8)

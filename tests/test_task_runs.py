@@ -3,11 +3,14 @@
 import csv
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from pyarrow import parquet
+from scipy.special import softmax
 
 from builders import write
 from lines import asked_to_stop, tiny_config
@@ -18,6 +21,7 @@ from steelshift.inspection import inspector as artifact
 from steelshift.inspection.parity import compare
 from steelshift.inspection.specification import Head
 from steelshift.lines import read_lines
+from steelshift.tasking import calibrate_tasks
 from steelshift.training.config import Config, resolve
 from test_run import digests, weights
 
@@ -39,6 +43,14 @@ bad:
   kind: yes/no
   classes: {no: [qualified], yes: [crazing, inclusion, patches, pitting, rolled-in scale]}
 """
+
+
+@dataclass(frozen=True)
+class Said:
+    """What of a specification calibration reads and writes."""
+
+    heads: tuple[Head, ...]
+    columns: dict[str, slice]
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +174,23 @@ def test_an_exported_inspector_says_the_same_of_every_task(alone: Path, lines: P
         for name in ("瑕疵 type", "wide", "many", "bad"):
             assert one[f"{name} class"] == other[f"{name} class"]
             assert float(one[f"{name} p"]) == pytest.approx(float(other[f"{name} p"]), abs=1e-4)
+
+
+def test_as_many_images_are_reviewed_as_asked_for_whatever_the_number_of_tasks() -> None:
+    heads = tuple(Head(f"t{number}", "single-label", ("a", "b")) for number in range(4))
+    columns = {head.task: slice(2 * number, 2 * number + 2) for number, head in enumerate(heads)}
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2000, 8)) * np.repeat([1.0, 2.0, 0.5, 4.0], 2)
+    truth = {head.task: np.array([rng.random(2000) < 0.5])[0].astype(int) for head in heads}
+    lines = SimpleNamespace(target=None, labels=lambda part, task: truth[task])
+    inspector = SimpleNamespace(specification=Said(heads, columns))
+    calibrate_tasks(inspector, logits, lines, 0.05)
+    below = [
+        softmax(logits[:, columns[head.task]] / head.temperature, axis=1).max(1) < head.threshold
+        for head in inspector.specification.heads
+    ]
+    assert np.any(below, axis=0).mean() == pytest.approx(0.05, abs=0.005)
+    assert all(each.mean() > 0.005 for each in below)
 
 
 def test_parity_asks_every_task() -> None:

@@ -51,12 +51,21 @@ def test_what_a_file_declares(tmp_path: Path) -> None:
     assert plain_task(("a", "b")).label("b") == 1
 
 
+def test_names_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    code, switch = declared(tmp_path, "code: {classes: [01, 07, 08]}\nswitch: {classes: [on, off]}")
+    assert code.classes == ("01", "07", "08") and code.label("07") == 1
+    assert switch.classes == ("on", "off")
+    answer = declared(tmp_path, "x: {kind: yes/no}")[0]
+    said = ("TRUE", "Yes", "1.0", "no", "False", "0", "maybe")
+    assert [answer.label(value) for value in said] == [1, 1, 1, 0, 0, 0, -1]
+
+
 def test_values_become_labels(tmp_path: Path) -> None:
     defect, defective, _, many = declared(tmp_path)
     assert [defect.label(value) for value in ("qualified", "scratches", "dust", "")] == [0, 2, -1, -1]
     assert defective.label("scratches") == 1
     assert [many.label(value) for value in ("A", "α; B", "none", "clean", "c", "", "c;B")] == [
-        [1, 0], [1, 1], [0, 0], [0, 0], [-1, -1], [-1, -1], [0, 1]
+        [1, 0], [1, 1], [0, 0], [0, 0], [-1, -1], [-1, -1], [-1, 1]
     ]  # fmt: skip
 
 
@@ -74,6 +83,9 @@ def test_values_become_labels(tmp_path: Path) -> None:
         ("a: {kind: yes/no, classes: [x, y]}", "map of no and yes"),
         ("a: {kind: yes/no, classes: {no: [x], maybe: [y]}}", "map of no and yes"),
         ("a: {classes: [x", "cannot be read"),
+        ("a: {classes: [x, y]}\na: {classes: [u, v]}", "a is there twice"),
+        ("a: {classes: [x, {y: z}]}", "no text"),
+        ("a: {classes: [x, y], column: [u]}", "column is no text"),
         ("", "not a map"),
     ],
 )
@@ -121,6 +133,24 @@ def test_labels_by_task_and_data_set(tmp_path: Path, places: list[Path]) -> None
     assert (by[known(defect)] >= 0).all() and by[of["odd"]] == -1 and by[of["crazing"]] != by[of["qualified"]]
     assert [len(rows) for rows in cells(defect)] == [3, 2, 4]
     assert [len(rows) for rows in cells(many)] == [1, 2, 1]
+
+
+def test_an_image_may_have_its_labels_in_several_places(tmp_path: Path) -> None:
+    for number in range(2):
+        write(tmp_path / f"{number}.png", encoded(picture(number)))
+    type_of = write(tmp_path / "type.csv", b"path,label\n0.png,crazing\n1.png,scratches\n")
+    size_of = write(tmp_path / "size.csv", b"path,size\n0.png,small\n1.png,large\n")
+    tasks = declared(tmp_path, "type: {classes: [crazing, scratches]}\nsize: {classes: [small, large], column: size}")
+    for places in ([type_of, size_of], [size_of, type_of]):
+        table = read_images(places)
+        assert len(table) == 2
+        labels, _ = read_task_labels(places, tasks, table)
+        order = [table.rows[row].path.name for row in range(2)]
+        wanted = [int(name[0]) for name in order]
+        assert labels["type"].tolist() == labels["size"].tolist() == wanted
+    other = write(tmp_path / "other.csv", b"path,label\n0.png,scratches\n")
+    with pytest.raises(DataError, match="two classes"):
+        read_task_labels([type_of, other], tasks, read_images([type_of, other]))
 
 
 def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path, places: list[Path]) -> None:

@@ -18,6 +18,7 @@ from scipy.special import softmax
 from steelshift.candidates import look_at_lines
 from steelshift.choosing import train_and_choose
 from steelshift.data.splits import TEST, TRAIN, VAL
+from steelshift.data.stream import spread
 from steelshift.data.tasks import strata
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
@@ -135,7 +136,10 @@ def _fit_tasks(config: Config, fast: Fast, lines: Lines, began: float) -> dict[s
     report["selection"] = rule_of(config, lines)
     report["selected_step"] = candidates.steps[chosen]
     report["candidates"] = {"step": candidates.steps, **candidates.scores}
-    report["verdict"] = say("tasks_verdict", count=len(lines.tasks), mean=report["source"]["mean"])
+    on_source = report["source"]
+    report["verdict"] = say(
+        "tasks_verdict", count=len(lines.tasks), mean=on_source["mean"], judged=len(on_source["tasks"])
+    )
 
     # Everything is chosen and written: now labels of the target line may be opened.
     labels = target_task_labels(config, lines)
@@ -171,13 +175,14 @@ def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray) -> N
 
 def _remember(inspector: Inspector, view: View, lines: Lines, review_rate: float) -> None:
     """Source examples to compare with, and thresholds by which unlabelled target images would be reviewed at a rate."""
-    count = len(view.training.features)  # the first ones, as `view` has them
-    rows = lines.source.part(TRAIN).table.rows[:count]
+    table = lines.source.part(TRAIN).table
+    kept = spread(len(table), len(view.training.features))  # as `view` has them
+    rows = [table.rows[row] for row in kept]
     names = [row.path.name if row.crop is None else "{}#{},{},{},{}".format(row.path.name, *row.crop) for row in rows]
     target = view.target_training
     p = softmax(target.logits.astype(np.float64) / inspector.specification.temperature, axis=1)
     inspector.reference = reference.build(
-        view.training.features, lines.labels(TRAIN)[:count], names, target.features, p
+        view.training.features, lines.labels(TRAIN)[kept], names, target.features, p
     )
     limits = inspector.reference.thresholds(review_rate)
     inspector.calibrate(threshold=limits.p, strange=limits.strange, review_rate=review_rate)

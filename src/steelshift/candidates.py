@@ -7,7 +7,7 @@ import torch
 
 from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TEST, TRAIN, VAL
-from steelshift.data.stream import resized
+from steelshift.data.stream import resized, spread
 from steelshift.inspection.inspector import Inspector, answers, in_batches
 from steelshift.messages import say
 from steelshift.progress import showing
@@ -114,5 +114,5 @@ def look_at_lines(training: Training, inspector: Inspector, baseline: Inspector)
 
 
 def prepared_rows(cache: PixelCache, size: int, most: int | None = None) -> torch.Tensor:
-    """The first images of a cache, whole, at one size; rows are in the order of their content, which is none."""
-    return resized(cache, np.arange(len(cache) if most is None else min(len(cache), most)), size)
+    """Images of a cache, whole, at one size: all of them, or those of `spread`."""
+    return resized(cache, spread(len(cache), len(cache) if most is None else most), size)

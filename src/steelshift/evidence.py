@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from steelshift.data.cache import PixelCache
 from steelshift.data.restyle import restyle
 from steelshift.data.splits import TEST, TRAIN, VAL
-from steelshift.data.stream import CLASS, resized
+from steelshift.data.stream import CLASS, resized, spread
 from steelshift.inspection.inspector import Inspector, in_batches
 from steelshift.lines import Line, Lines
 from steelshift.losses.embedded import embed, mine
@@ -150,7 +150,7 @@ def _distance(inspector: Inspector, lines: Lines, config: Config) -> float:
     found = []
     for line in (lines.source, lines.target):
         cache = line.part(TRAIN)
-        prepared = resized(cache, np.arange(min(len(cache), MEASURED)), config.size)
+        prepared = resized(cache, spread(len(cache), MEASURED), config.size)
         found.append(_features(inspector, prepared))
     return proxy_a_distance(*found, seed=config.seed)
 
@@ -166,12 +166,13 @@ def _map(
     """t-SNE of features of test images of both lines; with private features where the method has private encoders."""
     parts: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for line, classes in (("source", source_class), ("target", target_class)):
-        images = prepared[line][:ON_MAP]
-        parts.append((line, "shared", _features(inspector, images), classes[:ON_MAP]))
+        rows = spread(len(classes), ON_MAP)
+        images, classes = prepared[line][rows], classes[rows]
+        parts.append((line, "shared", _features(inspector, images), classes))
         if isinstance(method, IADSA):
             encoder = method.source_encoder if line == "source" else method.target_encoder
             private = in_batches(encoder.cpu().eval(), images).astype(np.float64)
-            parts.append((line, "private", private, classes[:ON_MAP]))
+            parts.append((line, "private", private, classes))
     features = np.concatenate([part[2] for part in parts])
     if len(features) < 20:
         return None
@@ -257,7 +258,8 @@ def _restyled(
     """The shown source images in the style of the target line, as the method learned from such."""
     torch.manual_seed(seed)
     even = inspector.encoder.even
-    source, target = prepared["source"][_of_each(source_class)], prepared["target"][:MEASURED]
+    source, target = prepared["source"][_of_each(source_class)], prepared["target"]
+    target = target[spread(len(target), MEASURED)]
     return restyle(even(source), even(target))[:, 0].round().to(torch.uint8).numpy()
 
 

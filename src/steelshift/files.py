@@ -5,9 +5,29 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
+
+import yaml
 
 from steelshift.errors import RunFailed
+
+
+class _Words(yaml.SafeLoader):
+    """Leaves every value as it is written (01 stays 01, and no stays no), and takes no key twice."""
+
+    yaml_implicit_resolvers: ClassVar = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_words(path: Path) -> Any:
+    """A YAML file of names, which are all text. Raises OSError, UnicodeDecodeError, yaml.YAMLError."""
+    return yaml.load(Path(path).read_text(encoding="utf-8"), _Words)
 
 
 @contextmanager

@@ -148,6 +148,14 @@ def _read_task_lines(config: Config) -> Lines:
         of_target = Line(target, split(target.table, target.digests, no_strata, val_ratio=0.0, **ratios))
     lines = Lines(None, Line(source, side), labels, of_target, tasks)
     _hold_enough(lines)
+    for task in tasks:
+        for part, name in ((VAL, say("part_validation")), (TEST, say("part_test"))):
+            if not (lines.labels(part, task.name) >= 0).any():
+                note(say("task_part_empty", task=task.name, part=name))
+        images = counts_of(task, labels[task.name])
+        for name, count in zip(task.classes, images[:, 1] if images.ndim > 1 else images, strict=True):
+            if not count:
+                note(say("task_class_empty", name=name, task=task.name))
     return lines
 
 

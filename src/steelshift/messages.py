@@ -188,8 +188,9 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{task}：{p:.3f} 低于阈值 {threshold:.3f}；请人工查看",
     ),
     "tasks_verdict": (
-        "One network for {count} tasks: mean class accuracy {mean:.3f} over them on held-out source images.",
-        "一个网络承担 {count} 个任务：在保留的源图像上各任务平均类别准确率为 {mean:.3f}。",
+        "One network for {count} tasks: mean class accuracy {mean:.3f} on held-out source images, over the {judged} "
+        "that have labels there.",
+        "一个网络承担 {count} 个任务：在保留的源图像上，其中有标签的 {judged} 个任务的平均类别准确率为 {mean:.3f}。",
     ),
     "estimate_one_task": (
         "{path} keeps nothing to estimate from: an estimate is of one task. Judge it with evaluate on labelled images.",
@@ -290,6 +291,16 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The folder {folder} of the {line} line is in no class and its {count} images are left out.",
         "{line} 产线的文件夹 {folder} 不属于任何类别，其 {count} 张图像已略去。",
     ),
+    "task_part_empty": (
+        "Task {task} has no label among the source images for {part}; nothing is measured of it there.",
+        "任务 {task} 在用于{part}的源图像中没有标签；该部分不作任何评估。",
+    ),
+    "task_class_empty": (
+        "The class {name} of task {task} has no source image; the inspector will hardly ever answer it.",
+        "任务 {task} 的类别 {name} 没有源图像；检测器几乎不会给出它。",
+    ),
+    "part_validation": ("validation (calibration and choice)", "验证（校准和选择）"),
+    "part_test": ("testing", "测试"),
     "empty_class": (
         "The class {name} has no image on the source line; the inspector will hardly ever answer it.",
         "源产线没有类别 {name} 的图像；检测器几乎不会给出它。",

@@ -164,7 +164,8 @@ def separability(
             for part in (train, test)
             for kept in [known(part[1][task.name])]
         )
-        if task.kind == "multi-label" or min(len(np.unique(labels)), len(np.unique(their))) < 2:
+        classes = len(np.unique(their))
+        if task.kind == "multi-label" or len(np.unique(labels)) < 2 or not 2 <= classes < len(their):
             continue
         found[task.name] = {
             "linear_probe": linear_probe(features, labels, others, their),
@@ -185,11 +186,14 @@ def task_distance(paths: np.ndarray) -> float | None:
     return cluster_distance(paths.reshape(-1, paths.shape[2]), np.tile(np.arange(tasks), len(paths)))
 
 
-def task_probe(train: np.ndarray, test: np.ndarray) -> float:
+def task_probe(train: np.ndarray, test: np.ndarray) -> float | None:
     """How well a fresh linear probe tells from a feature whose task it is: macro F1 on other images, 1 / T by chance.
 
-    train, test: (n, T, F). A discriminator that training has deceived may only have been left behind; this one was not.
+    train, test: (n, T, F); None of one task. A discriminator that training has deceived may only have been left behind;
+    this one was not.
     """
+    if train.shape[1] < 2:
+        return None
 
     def flat(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return paths.reshape(-1, paths.shape[2]), np.tile(np.arange(paths.shape[1]), len(paths))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
+from scipy.stats import rankdata
 
 from steelshift.candidates import MOST_VALIDATED, Candidates, prepared_rows
 from steelshift.data.cache import PixelCache
@@ -101,23 +103,36 @@ def rule_of(config: Config, lines: Lines) -> str:
 
 
 def calibrate_tasks(inspector: Inspector, logits: np.ndarray, lines: Lines, review_rate: float) -> None:
-    """Fit a temperature and a threshold a task on source validation images."""
-    heads = []
-    for head, where in zip(inspector.specification.heads, inspector.specification.columns.values(), strict=True):
-        truth = lines.labels(VAL, head.task)
-        own = logits[:, where].astype(np.float64)
+    """Fit a temperature a task on source validation images, and thresholds by which a share of images is reviewed.
+
+    logits: of source validation images. Thresholds are counted on unlabelled target images, where there is a target
+    line, and are such that in this share of them some task is below its own.
+    """
+    specification, asked = inspector.specification, logits
+    if lines.target is not None:
+        asked = in_batches(inspector.logits, prepared_rows(lines.unlabelled(), specification.size, MOST_VALIDATED))
+    heats, sure = [], []
+    for head, where in zip(specification.heads, specification.columns.values(), strict=True):
+        truth, own = lines.labels(VAL, head.task), logits[:, where].astype(np.float64)
+        there = truth >= 0
         if head.kind == "multi-label":
-            there = truth >= 0
             pairs = np.stack([np.zeros(there.sum()), own[there]], 1)  # softmax of (0, z) is the sigmoid of z
-            heat = temperature(pairs, truth[there])
-            p = 1 / (1 + np.exp(-own / heat))
-            sure = np.maximum(p, 1 - p).min(1)[:, None]
+            heats.append(temperature(pairs, truth[there]))
         else:
-            heat = temperature(own[known(truth)], truth[known(truth)])
-            sure = torch.from_numpy(own / heat).softmax(1).numpy()
-        least = float(np.quantile(sure.max(1), review_rate)) if len(sure) else 0.0
-        heads.append(dataclasses.replace(head, temperature=heat, threshold=least))
-    inspector.specification = dataclasses.replace(inspector.specification, heads=tuple(heads))
+            heats.append(temperature(own[there], truth[there]))
+        own = asked[:, where].astype(np.float64) / heats[-1]
+        if head.kind == "multi-label":
+            p = 1 / (1 + np.exp(-own))
+            sure.append(np.maximum(p, 1 - p).min(1))
+        else:
+            sure.append(softmax(own, axis=1).max(1))
+    ranks = [rankdata(each, method="max") / len(each) for each in sure]
+    share = float(np.quantile(np.min(ranks, axis=0), review_rate)) if len(asked) else 0.0
+    heads = [
+        dataclasses.replace(head, temperature=heat, threshold=float(np.quantile(each, share)) if len(each) else 0.0)
+        for head, heat, each in zip(specification.heads, heats, sure, strict=True)
+    ]
+    inspector.specification = dataclasses.replace(specification, heads=tuple(heads))
 
 
 def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: Inspector) -> dict[str, Any]:

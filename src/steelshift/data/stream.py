@@ -137,6 +137,12 @@ class TargetStream(_Images):
             yield TargetBatch(images, images)
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` rows, evenly: rows are ordered by file, so that the first would be tiles of few."""
+    kept = min(count, most)
+    return np.arange(kept) * count // max(1, kept)
+
+
 def resized(
     cache: PixelCache,
     rows: np.ndarray,

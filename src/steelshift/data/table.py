@@ -18,6 +18,7 @@ import yaml
 
 from steelshift.data.decode import Unreadable, read_bytes
 from steelshift.errors import DataError, UsageError
+from steelshift.files import read_words
 from steelshift.labels import UNKNOWN
 
 NOT_IMAGES = frozenset({".txt", ".md", ".csv", ".parquet", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini"})
@@ -77,7 +78,7 @@ class ImageTable:
 def load_classes(path: Path) -> Classes:
     """Read a YAML map from class name to the folder names that hold it. Raises UsageError."""
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        mapping = read_words(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError("classes_unreadable", path=path, why=" ".join(str(error).split())[:160]) from error
     if not isinstance(mapping, dict) or len(mapping) < 2:
@@ -85,12 +86,14 @@ def load_classes(path: Path) -> Classes:
     holders: dict[str, int] = {}
     for index, folders in enumerate(mapping.values()):
         for folder in folders if isinstance(folders, list) else [folders]:
-            if str(folder) in holders:
+            if not isinstance(folder, str):
+                raise UsageError("classes_malformed", path=path)
+            if folder in holders:
                 raise UsageError("classes_ambiguous", path=path, folder=folder)
-            holders[str(folder)] = index
+            holders[folder] = index
     for index, name in enumerate(mapping):
-        holders.setdefault(str(name), index)  # a manifest of tiles may name the class itself
-    return Classes(tuple(map(str, mapping)), holders)
+        holders.setdefault(name, index)  # a manifest of tiles may name the class itself
+    return Classes(tuple(mapping), holders)
 
 
 def find_classes(places: Sequence[Path]) -> Classes:
@@ -119,6 +122,7 @@ def read_images(places: Sequence[Path], classes: Classes | None = None, *, label
             entries = [entry for entry in entries if entry.label is None or entry.label in classes.holders]
         if not entries:
             raise DataError("no_images", where=", ".join(map(str, places)))
+    entries = list({(entry.path, entry.crop): entry for entry in entries}.values())  # an image named twice is one
     rows: list[Row] = []
     unreadable: list[tuple[Path, str]] = []
     for entry, digest in zip(entries, _digests([entry.path for entry in entries]), strict=True):

@@ -24,6 +24,7 @@ import yaml
 
 from steelshift.data.table import ImageTable, Place, list_places
 from steelshift.errors import DataError, UsageError
+from steelshift.files import read_words
 
 Kind = Literal["single-label", "multi-label", "yes/no", "ordinal"]
 PLAIN = "class"
@@ -34,7 +35,11 @@ NONE_OF = "none"
 """Value of an image in a multi-label task that is known to have none of its classes; in a map of classes, the values
 that say so."""
 _KEYS = ("kind", "classes", "column", "data", "mechanism", "material")
-_SAID = {"no": ("no", "0", "false", "False"), "yes": ("yes", "1", "true", "True")}
+_SAID = {
+    answer: tuple(form for word in words for form in (word, word.capitalize(), word.upper()))
+    for answer, words in {"no": ("no", "false"), "yes": ("yes", "true")}.items()
+}
+_SAID = {"no": (*_SAID["no"], "0", "0.0"), "yes": (*_SAID["yes"], "1", "1.0")}
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,26 @@ class Task:
         return self.classes.index("qualified") if "qualified" in self.classes else None
 
     def label(self, value: str) -> Any:
-        """Class index of a value, -1 where it is of no class; of a multi-label task a list of 0, 1, or all -1."""
+        """Class index of a value, -1 where it is of no class; of a multi-label task a list of 1, 0 and -1 by class.
+
+        Where a multi-label value has a part that the task does not list, the classes it does not name are not known.
+        """
         if self.kind != "multi-label":
             return self.holders.get(value, (-1,))[0]
-        parts = [part for part in map(str.strip, value.split(ALL_OF)) if part in self.holders]
-        if not parts:
-            return [-1] * len(self.classes)
-        found = {index for part in parts for index in self.holders[part]}
-        return [int(index in found) for index in range(len(self.classes))]
+        parts = self.parts(value)
+        found = {index for part in parts for index in self.holders.get(part, ())}
+        absent = 0 if parts and not self.unlisted(value) else -1
+        return [1 if index in found else absent for index in range(len(self.classes))]
+
+    def parts(self, value: str) -> list[str]:
+        """What a value says, one by one."""
+        if self.kind != "multi-label":
+            return [value] if value else []
+        return [part for part in map(str.strip, value.split(ALL_OF)) if part]
+
+    def unlisted(self, value: str) -> list[str]:
+        """Parts of a value that the task does not list."""
+        return [part for part in self.parts(value) if part not in self.holders]
 
     def concerns(self, place: Path) -> bool:
         """Whether images of a place of the command line may have labels for it."""
@@ -83,12 +100,12 @@ def plain_task(classes: tuple[str, ...]) -> Task:
 def load_tasks(path: Path) -> tuple[Task, ...]:
     """Read the declarations of a YAML file, in its order. Raises UsageError."""
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        mapping = read_words(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError("tasks_unreadable", path=path, why=" ".join(str(error).split())[:160]) from error
     if not isinstance(mapping, dict) or not mapping:
         raise UsageError("tasks_unreadable", path=path, why="not a map from task name to its keys")
-    return tuple(_task(path, _word(name), keys) for name, keys in mapping.items())
+    return tuple(_task(path, name, keys) for name, keys in mapping.items())
 
 
 def read_task_labels(
@@ -96,25 +113,29 @@ def read_task_labels(
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
     """Labels by task of every row of `table`, and by task the values that it does not list, with their numbers.
 
-    int64 (rows,), or (rows, classes) for a multi-label task; -1 where there is none. The same door as `read_labels`,
-    under the same rule.
+    int64 (rows,), or (rows, classes) for a multi-label task; -1 where there is none. An image may have its labels in
+    several places. The same door as `read_labels`, under the same rule. Raises DataError where places disagree.
     """
     found: dict[str, np.ndarray] = {}
     unlisted: dict[str, dict[str, int]] = {task.name: {} for task in tasks}
-    by_place = [(Path(place), {(entry.path, entry.crop): entry for entry in list_places([place])}) for place in places]
+    told: dict[tuple[Path, Any], list[tuple[Path, Place]]] = {}
+    for place in map(Path, places):
+        for entry in list_places([place]):
+            told.setdefault((entry.path, entry.crop), []).append((place, entry))
     for task in tasks:
         missing = task.label("")
         labels = []
         for row in table.rows:
             label = missing
-            for place, entries in by_place:
-                entry = entries.get((row.path, row.crop))
-                if entry is None or not task.concerns(place):
+            for place, entry in told.get((row.path, row.crop), ()):
+                value = _value(entry, task.column) if task.concerns(place) else ""
+                for part in task.unlisted(value):
+                    unlisted[task.name][part] = unlisted[task.name].get(part, 0) + 1
+                if (new := task.label(value)) == missing:
                     continue
-                value = _value(entry, task.column)
-                label = task.label(value) if value else missing
-                if value and label == missing:
-                    unlisted[task.name][value] = unlisted[task.name].get(value, 0) + 1
+                if label not in (missing, new):
+                    raise DataError("labels_twice", path=place, id=f"{row.path} ({task.name})")
+                label = new
             labels.append(label)
         found[task.name] = np.array(labels, dtype=np.int64).reshape(len(table), *np.shape(missing))
     return found, unlisted
@@ -166,9 +187,12 @@ def counts_of(task: Task, labels: np.ndarray) -> np.ndarray:
 def _task(path: Path, name: str, keys: Any) -> Task:
     if not isinstance(keys, dict):
         raise UsageError("task_malformed", path=path, task=name, why="not a map of keys")
-    for key in keys:
+    for key, value in keys.items():
         if key not in _KEYS:
             raise UsageError("unknown_key", key=f"{name}.{key}", known=", ".join(_KEYS))
+        parts = value if key == "data" and isinstance(value, list) else [value]
+        if key != "classes" and not all(isinstance(part, str) for part in parts):
+            raise UsageError("task_malformed", path=path, task=name, why=f"{key} is no text")
     kind = keys.get("kind", "single-label")
     if kind not in get_args(Kind):
         why = f"kind {kind} is none of {', '.join(get_args(Kind))}"
@@ -179,9 +203,9 @@ def _task(path: Path, name: str, keys: Any) -> Task:
         kind,
         classes,
         holders,
-        column=_word(keys.get("column", "label")),
-        data=tuple(map(_word, _listed(keys.get("data", [])))),
-        **{key: None if keys.get(key) is None else _word(keys[key]) for key in ("mechanism", "material")},
+        column=keys.get("column") or "label",
+        data=tuple(_listed(keys.get("data") or [])),
+        **{key: keys.get(key) or None for key in ("mechanism", "material")},
     )
 
 
@@ -189,12 +213,15 @@ def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str
     def malformed(why: str) -> UsageError:
         return UsageError("task_malformed", path=path, task=name, why=why)
 
+    held = declared.values() if isinstance(declared, dict) else declared if isinstance(declared, list) else []
+    if not all(isinstance(value, str) for values in held for value in _listed(values)):
+        raise malformed("a class, or what holds it, is no text")
     if isinstance(declared, dict):
-        values = {_word(key): [_word(value) for value in _listed(held)] for key, held in declared.items()}
+        values = {key: list(_listed(held)) for key, held in declared.items()}
     elif kind == "yes/no" and declared is None:
         values = {key: list(said) for key, said in _SAID.items()}
     elif isinstance(declared, list) and kind != "yes/no":
-        values = {_word(key): [] for key in declared}
+        values = {key: [] for key in declared}
         if len(values) < len(declared):
             raise malformed("a class is named twice")
     else:
@@ -226,11 +253,6 @@ def _value(entry: Place, column: str) -> str:
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _word(value: Any) -> str:
-    """A YAML value as text; YAML reads a bare yes or no as a truth value."""
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def _ends_with(place: Path, name: str) -> bool:

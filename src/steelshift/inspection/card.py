@@ -38,8 +38,8 @@ An image of another line, camera or lighting, or a defect of another class, gets
 {used}
 ## Limits
 
-Confidences are calibrated on held-out source images. Judge it with `steelshift evaluate` on labelled images that were
-not used for training.
+Confidences are calibrated on held-out source images, of the tasks that have labels there. Judge it with
+`steelshift evaluate` on labelled images that were not used for training.
 """
 
 
