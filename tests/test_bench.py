@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from builders import write_line
+from builders import write, write_line
 from steelshift.bench import running
 from steelshift.bench.judges import compare_validators, rank_correlation, read_checkpoints, render_validators
 from steelshift.bench.pairs import prepare
@@ -255,6 +255,8 @@ def test_the_table_says_mean_interval_gap_and_harm() -> None:
     assert shown["selected"] == "0.500 ± 1.271"  # t(.975, 1) = 12.706 x sd .14142 / sqrt 2
     assert shown["gain"] == "+0.000 ± 1.271" and shown["worst"] == "0.400"
     assert shown["gap closed"] == "0 %" and shown["harmed"] == "1 of 2" and shown["steps"] == "10"
+    [shown] = by_pair([row | {"selected": 0.6, "by_step": "0.7 0.8", "oracle": 0.505}], "m")
+    assert shown["gap closed"] == ""  # of half a point there is no share
     assert mean_and_interval([0.25]) == "0.250" and mean_and_interval([]) == ""
 
 
@@ -356,6 +358,17 @@ def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
     assert alone["n"] == none["n"] and alone["source_only"] == none["source_only"]
     with pytest.raises(UsageError, match="few"):
         load_suite(written(tmp_path, methods={"x": {"method": "dann", "few": -1}}))
+
+
+def test_a_target_is_closed_by_the_class_map_in_comparisons_alone(tmp_path: Path) -> None:
+    write_line(tmp_path / "a", {"x": 3, "y": 3, "z": 3})
+    write_line(tmp_path / "b", {"x": 2, "v": 2, "other": 5})
+    write(tmp_path / "c.yaml", b"x: [x]\ny: [y, v]\n")
+    pair = {"source": ["a"], "target": ["b"], "classes": "c.yaml"}
+    loaded = load_suite(written(tmp_path, pairs={"p": pair}))
+    for _ in range(2):  # made, then found
+        ready = prepare("p", loaded.pairs["p"], tmp_path / "data")
+        assert sorted(place.label for place in list_places(ready.target)) == ["v", "v", "x", "x"]
 
 
 def test_lines_may_lack_classes_of_each_other(tmp_path: Path) -> None:

@@ -206,6 +206,13 @@ def test_a_few_labels_give_an_interval(
     assert 0 <= found["low"] <= found["accuracy"] <= found["high"] <= 1 and found["points"] == 5
     narrow = answer(capsys, run, "--labels", labels, "--points", "1")["labelled"]
     assert narrow["more"] > found["more"] > 0
+    assert found["unknown"] == 0 and found["n"] + found["left"] == len(tested)
+    text = labels.read_text(encoding="utf-8").splitlines()
+    hit = next(number for number, row in enumerate(rows, start=1) if row[2] and row[1])
+    labels.write_text("\n".join([*text[:hit], f"{rows[hit - 1][0]},dragon", *text[hit + 1 :]]), encoding="utf-8")
+    with_unknown = answer(capsys, run, "--labels", labels)["labelled"]
+    assert with_unknown["unknown"] == 1 and with_unknown["n"] == found["n"]
+    labels.write_text("\n".join(text), encoding="utf-8")
     if found["n"] == len(tested):
         assert main(["evaluate", str(run), "--data", str(lines / "target"), "--json"]) == 0
         assert found["accuracy"] == pytest.approx(json.loads(capsys.readouterr().out)["accuracy"])

@@ -22,6 +22,7 @@ from steelshift.nn.convolution import quicken
 from steelshift.nn.encoders import Encoder, build_encoder
 from steelshift.nn.heads import task_classifier
 from steelshift.nn.normalization import LineBatchNorm, arrange, settle
+from steelshift.training.precision import Fast
 
 FEW = {"adsa_steps": (3, 1, 1, 1, 1)}
 NORMALIZED = ("adabn", "tent")
@@ -70,6 +71,9 @@ def variant(name, **options):
     return build(method, knobs, **options)
 
 
+BF16 = Fast(torch.device("cpu"), True, torch.channels_last)
+
+
 def walk(method, steps, *, first=0, autocast=False, rate=0.02, count=8, labels=None, batches=batches):
     """The loop in small: yields every update after its backward pass and before its step, with its step number."""
     optimizers = {
@@ -85,7 +89,7 @@ def walk(method, steps, *, first=0, autocast=False, rate=0.02, count=8, labels=N
             method.train()
         updates = method.updates(source, target if method.sees_target else None, min(step / 20, 0.99))
         while True:
-            with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+            with BF16.autocast() if autocast else nullcontext():
                 update = next(updates, None)
             if update is None:
                 break
@@ -215,6 +219,19 @@ def test_training_runs_under_bf16_autocast(name):
     assert compared
     for key in compared:
         assert logs[0][key] == pytest.approx(exact[key], rel=0.05, abs=0.01), key
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_all_that_moves_has_gradients_under_bf16_autocast(name):
+    method, asked, reached = variant(name), set(), set()
+    for _, update in walk(method, 4, autocast=True):
+        asked |= set(update.moves)
+        reached |= {
+            child
+            for child in update.moves
+            if any(value.grad is not None and value.grad.any() for value in method.get_submodule(child).parameters())
+        }
+    assert reached == asked
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -647,7 +664,8 @@ def test_mcd_drives_its_classifiers_apart_and_the_encoder_between_them():
             return float(tried._apart(tried.shared_encoder(batches(0)[1].images)))
 
     kinds = []
-    for _, update in walk(method, 1, rate=0.05):
+    assert [update.moves[1:] for _, update in walk(method, 2)] == [("task_classifier", "second_classifier")] * 2
+    for _, update in walk(method, 1, first=2, rate=0.05):
         kinds.append(update.moves)
         if update.moves == ("task_classifier", "second_classifier"):
             assert sum(change(method, child, apart) for child in update.moves) > 0
@@ -658,6 +676,20 @@ def test_mcd_drives_its_classifiers_apart_and_the_encoder_between_them():
     encoder, classifier = method.deployed()
     z = encoder(batches(0)[1].images)
     assert torch.allclose(classifier(z), (method.task_classifier(z) + method.second_classifier(z)) / 2, atol=1e-5)
+
+
+def test_learned_weights_survive_several_joint_updates_a_step():
+    knobs = {"schedule": "adsa", "adsa_steps": (1, 1, 1, 1, 2), "adaptation_weight": "uncertainty"}
+    train(build("iadsa", knobs), 2)
+
+
+def test_adda_drops_nothing_that_the_source_encoder_keeps():
+    method = build("adda")
+    method.shared_encoder.trunk.append(nn.Dropout(0.5))
+    images = batches(0)[1].images
+    next(method.train().updates(*batches(0), 0.0))
+    assert torch.equal(method.shared_encoder(images), method.shared_encoder(images))
+    assert method.shared_encoder.training and method.momentum == 0.5
 
 
 def test_adda_leaves_the_source_encoder_and_the_classifier_as_they_were():
@@ -810,7 +842,7 @@ def test_layers_of_a_line_see_that_line_alone(name, monkeypatch):
         if isinstance(module, LineBatchNorm):
             for line in ("source", "target"):
                 getattr(module, line).register_forward_pre_hook(lambda *_, line=line: used.append((line, shown[-1])))
-    train(method, 2)
+    train(method, 2, first=2)  # before, MCD does not look at the target
     of_source = set() if name in HELD else {("source", "source")}
     assert set(used) == {("target", "target")} | of_source
 
@@ -930,7 +962,7 @@ WRONG = [
     ("iadsa", {"adaptation_smoothing": 0.6}), ("iadsa", {"separation_smoothing": -0.1}), ("iadsa", {"hidden": 0}),
     ("iadsa", {"difference_weight": -1.0}), ("iadsa", {"reconstruction_weight": -1.0}),
     ("adsa", {"adaptation_smoothing": 0.6}), ("adsa", {"dropout": 1.0}),
-    *[(name, {"weight": -1.0}) for name in ("dan", "jan", "coral", "cdan", "adda", "mcd", "mdd", "mcc", "fixmatch")],
+    *[(name, {"weight": -1.0}) for name in ("dan", "jan", "coral", "cdan", "mcd", "mdd", "mcc", "fixmatch")],
     ("shot", {"weight": -1.0}), ("cdan", {"confusion_weight": -1.0}), ("adda", {"dropout": 1.0}),
     ("cdan", {"dropout": 1.0}), ("adda", {"hidden": 0}),
     ("mcd", {"encoder_steps": 0}), ("mdd", {"gamma": 0.5}), ("mdd", {"dropout": 1.0}), ("mcc", {"temperature": 0.0}),

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from builders import write
 from lines import asked_to_stop, tiny_config
 from steelshift import adapt, choosing
 from steelshift.adapt import fit, render_again
@@ -153,8 +154,10 @@ def test_first_step_is_as_the_patent_says(finished: Path) -> None:
 
 @pytest.mark.parametrize("change", ["permuted", "renamed", "deleted"])
 def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: Path, change: str) -> None:
-    """The same place holds the same images under other labels, or under none."""
+    """The same place holds the same images under other labels, or under none; the map names five classes of seven."""
     (tmp_path / "a").mkdir()
+    names = sorted(path.name for path in (lines / "source").iterdir())[:5]
+    classes = write(tmp_path / "classes.yaml", "".join(f"{name}: [{name}]\n" for name in names).encode())
     target = tmp_path / "target"
     reports, estimates = [], []
     for name in ("before", "after"):
@@ -165,7 +168,7 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tmp_path: P
         # config.yaml names the folder of the run no more than that of the target: both runs lie in the same place
         run = tmp_path / "run"
         shutil.rmtree(run, ignore_errors=True)
-        fit(dataclasses.replace(tiny_config(lines, run, oracle=True), target=(target,)))
+        fit(dataclasses.replace(tiny_config(lines, run, oracle=True), target=(target,), classes=classes))
         reports.append((digests(run), json.loads((run / "report.json").read_text()), page(run)))
         estimates.append(estimate_run(run))
         assert reports[-1][1]["estimate"] == estimates[-1]

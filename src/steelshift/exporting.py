@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from steelshift.data.cache import PixelCache, cache_pixels
-from steelshift.data.table import load_classes, read_images, read_labels
+from steelshift.data.table import read_images, read_labels
 from steelshift.errors import DataError, ParityFailed, RunFailed, UsageError
 from steelshift.files import explain_full_or_readonly, sync_folder, write_bytes, write_json
 from steelshift.inspection import exported, reference, runtimes
@@ -125,8 +125,7 @@ def _samples(run: Path, inspector: Inspector, folder: Path | None) -> list[np.nd
     try:
         wanted = locked_target(run, "train")
         options = read_mapping(run / "config.yaml")
-        classes = load_classes(Path(options["classes"])) if options.get("classes") else None
-        table = read_images([Path(place) for place in options["target"]], classes)
+        table = read_images([Path(place) for place in options["target"]])
     except (DataError, UsageError) as error:  # an inspector by itself, or its images are no longer there
         raise UsageError("no_calibration", path=run) from error
     cache = cache_pixels(table, Path(options.get("cache") or run / "cache"), bit_depth=depth)

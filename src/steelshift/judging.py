@@ -125,7 +125,7 @@ def evaluate(run: Path, places: tuple[Path, ...], classes_file: Path | None, whi
     if classes.names != names:
         raise UsageError("other_classes", path=classes_file, found=", ".join(classes.names), known=", ".join(names))
     # What the run kept apart may hold images of unknown classes; elsewhere only folders of its classes are looked at.
-    table = read_images(places, None if which == "test" and classes_file is None else classes)
+    table = read_images(places, None if which == "test" else classes)
     if which == "test":
         table = kept_apart(table, locked_target(run, "test"), run, places)
     with decoded(table, inspector) as cache:
@@ -160,14 +160,15 @@ def decoded(table: ImageTable, inspector: artifact.Inspector) -> Iterator[PixelC
 def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
     """Accuracy of the inspector of a run on its target test images, from labels of a few, with its 95 % interval.
 
-    labels: see `read_labels_by_id`. more: labels beyond these, drawn evenly, that reach plus or minus `points` points.
-    unknown: images labelled with no class of the run; they do not count. Raises DataError, UsageError.
+    The accuracy is that of the line which the test images were drawn from. labels: see `read_labels_by_id`. more:
+    labels beyond these, drawn evenly, that reach plus or minus `points` points; left: test images without one. unknown:
+    images labelled with no class of the run; whatever is answered to them is wrong. Raises DataError, UsageError.
     """
     inspector, _, names, ids = read_views(run / ESTIMATE)
-    known, unknown = read_labels_by_id(labels, classes_of(run, names))
+    known = read_labels_by_id(labels, classes_of(run, names))
     rows = {name: row for row, name in enumerate(ids)}
     inside = [name for name in known if name in rows]
-    if not inside:
+    if not any(known[name] >= 0 for name in inside):
         raise DataError("labels_no_match", path=labels, count=len(rows), run=run)
     if len(inside) < len(known):
         note(say("labels_elsewhere", count=len(known) - len(inside), run=run))
@@ -178,12 +179,13 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
     needed = labels_needed(accuracy, points / 100) * len(inside) / size
     return {
         "n": len(inside),
-        "unknown": unknown,
+        "unknown": sum(known[name] == UNKNOWN for name in inside),
         "accuracy": accuracy,
         "low": low,
         "high": high,
         "points": points,
         "more": max(0, math.ceil(needed) - len(inside)),
+        "left": len(rows) - len(inside),
     }
 
 

@@ -92,7 +92,7 @@ def read_lines(config: Config) -> Lines:
     for index, name in enumerate(classes.names):
         if not (labels == index).any():
             note(say("empty_class", name=name))
-    target = _cached("target", config, classes if config.classes else None)
+    target = _cached("target", config, None)  # whole, whatever its folders are called: their names are labels
     few, few_labels, known = None, None, np.zeros(len(target), dtype=bool)
     if config.target_labels:
         labelled, few_labels = _few(config.target_labels, classes, target)
@@ -168,17 +168,19 @@ def _hold_enough(lines: Lines) -> None:
 
 def _few(path: Path, classes: Classes, target: PixelCache) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the target line that a file labels, and their classes. Raises DataError where there is none."""
-    known, unknown = read_labels_by_id(path, classes)
+    told = read_labels_by_id(path, classes)
+    known = {name: label for name, label in told.items() if label >= 0}
     rows = np.array([row for row, name in enumerate(target.table.ids) if name in known], dtype=np.int64)
     if not len(rows):
         raise DataError("few_no_match", path=path)
-    left_out = len(known) + unknown - len({target.table.ids[row] for row in rows})
+    left_out = len(told) - len({target.table.ids[row] for row in rows})
     if left_out:
         note(say("few_left_out", count=left_out, path=path))
     return rows, np.array([known[target.table.ids[row]] for row in rows])
 
 
 def _cached(which: str, config: Config, classes: Classes | None) -> PixelCache:
+    """classes: of a source line, whose other folders are left out."""
     places = config.source if which == "source" else config.target
     table = read_images(places, classes, labelled=which == "source")
     if classes is not None:

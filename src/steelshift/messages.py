@@ -746,14 +746,16 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{path} 不是带有 label 列以及 path 或 id 列的 UTF-8 CSV 文件（{why}）。",
     ),
     "estimate_measured": (
-        "{n} labels: accuracy {accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}. {more} more, drawn evenly, reach "
-        "plus or minus {points:g} points.",
-        "{n} 个标签：准确率 {accuracy:.1%}，95 % 区间 {low:.1%} 到 {high:.1%}。"
-        "再随机标注 {more} 个可达到正负 {points:g} 个百分点。",
+        "{n} labels, {unknown} of them of no class of the run and so answered wrongly: accuracy {accuracy:.1%}, 95 % "
+        "interval {low:.1%} to {high:.1%}. {more} more, drawn evenly, reach plus or minus {points:g} points; {left} "
+        "test images are without a label.",
+        "{n} 个标签，其中 {unknown} 个不属于本次运行的任何类别，必然答错：准确率 {accuracy:.1%}，95 % 区间 {low:.1%} "
+        "到 {high:.1%}。再随机标注 {more} 个可达到正负 {points:g} 个百分点；尚有 {left} 张测试图像没有标签。",
     ),
     "estimate_to_label": (
-        "{count} labels of target test images drawn evenly would settle it within plus or minus {points:g} points.",
-        "随机标注 {count} 张目标测试图像即可确定到正负 {points:g} 个百分点。",
+        "{count} labels of target images that were not trained on, drawn evenly, would settle it within plus or minus "
+        "{points:g} points.",
+        "随机标注 {count} 张未用于训练的目标图像即可确定到正负 {points:g} 个百分点。",
     ),
     "no_validators": (
         "{path} has no validators.csv. Name the folder that `steelshift bench` wrote, or a table that it lies beside.",

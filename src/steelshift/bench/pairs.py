@@ -58,6 +58,8 @@ def prepare(name: str, pair: Pair, data: Path) -> Ready:
             shutil.rmtree(growing, ignore_errors=True)
     found = json.loads((folder / "ready.json").read_text(encoding="utf-8"))
     source, target = (tuple(folder / path for path in found[line]) for line in ("source", "target"))
+    if pair.classes:
+        target = (_closed(target, pair.classes, folder / "target-closed.csv"),)
     return Ready(source, target, folder / "cache")
 
 
@@ -138,6 +140,17 @@ def _without(places: tuple[Path, ...], names: tuple[str, ...], path: Path) -> Pa
         if name not in {place.label for place in found}:
             raise UsageError("pair_class", name=name, known=", ".join(sorted({str(place.label) for place in found})))
     return _manifest(path, [place for place in found if place.label not in names])
+
+
+def _closed(places: tuple[Path, ...], classes: Path, path: Path) -> Path:
+    """The images of a target line that are of the classes which are compared: the usual protocol, which needs labels.
+
+    A line without any label is taken whole.
+    """
+    found, holders = list_places(places), load_classes(classes).holders
+    if any(place.label in holders for place in found):
+        found = [place for place in found if place.label is None or place.label in holders]
+    return path if path.exists() else _manifest(path, found)
 
 
 def _manifest(path: Path, places: Iterable[Place]) -> Path:

@@ -35,6 +35,8 @@ HEADINGS = (
 OVERALL = ("method", "cells", *SCORES, "gain", "difference", "gap closed", "harmed", "rank", "p gain", "p difference")
 HARM = 0.01
 """By how much the selected inspector must fall below source-only to count as harmed."""
+LEAST_ROOM = 0.01
+"""Between source-only and the oracle, for a share of the gap between them to say anything."""
 SHARE = 0.85
 """Of the oracle: the score whose first checkpoint is shown as steps."""
 _MADE = ("date", "processor", "threads", "torch", "precision", "code_sha")
@@ -126,10 +128,11 @@ def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str,
             shown["difference"] = mean_and_interval(differences, sign="+")
         shown["worst"] = f"{min(row['selected'] for row in members):.3f}"
         with_oracle = [row for row in members if row["oracle"] is not None]
-        shown["gap closed"] = gap_closed(
-            [row["selected"] - row["source_only"] for row in with_oracle],
-            [row["oracle"] - row["source_only"] for row in with_oracle],
-        )
+        if with_oracle:
+            shown["gap closed"] = gap_closed(
+                [row["selected"] - row["source_only"] for row in with_oracle],
+                [row["oracle"] - row["source_only"] for row in with_oracle],
+            )
         shown["harmed"] = harmed(gains)
         shown["steps"] = steps_to(members, SHARE)
         seconds = [row["train_seconds"] for row in members if row["train_seconds"] is not None]
@@ -152,7 +155,8 @@ def overall(compared: Comparison) -> list[dict[str, str]]:
             shown |= {"method": compared.methods[place], "cells": str(len(compared.cells))}
             shown |= {key: f"{values[place]:.3f}" for key, values in means.items() if values is not None}
             shown["gain"] = f"{compared.over_pairs(gain)[place]:+.3f}"
-            shown["gap closed"] = "" if room is None else gap_closed(gain[:, place], room[:, place])
+            if room is not None:
+                shown["gap closed"] = gap_closed(*([compared.over_pairs(each)[place]] for each in (gain, room)))
             shown["harmed"] = harmed(gain[:, place])
             shown["rank"] = f"{compared.ranks[place]:.2f}"
             shown["p gain"] = _p(p_gain[place])
@@ -211,9 +215,9 @@ def mean_and_interval(values: list[float], sign: str = "") -> str:
 
 
 def gap_closed(gains: Iterable[float], room: Iterable[float]) -> str:
-    """Gain as a share of what the oracle gains; empty where that is nothing."""
-    gained, most = sum(gains), sum(room)
-    return f"{100 * gained / most:.0f} %" if most > 0 else ""
+    """Mean gain as a share of what the oracle gains; empty where that is less than a point, and so says nothing."""
+    gained, most = np.mean(list(gains)), np.mean(list(room))
+    return f"{100 * gained / most:.0f} %" if most >= LEAST_ROOM else ""
 
 
 def harmed(gains: Iterable[float]) -> str:

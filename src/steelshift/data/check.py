@@ -34,7 +34,8 @@ def check_lines(source: Sequence[Path], target: Sequence[Path], classes_file: Pa
     caches: dict[str, PixelCache] = {}
     with tempfile.TemporaryDirectory() as folder:
         for line, places in (("source", source), ("target", target)):
-            table = read_images(places, classes if classes_file else None, labelled=line == "source")
+            # As `fit` does: the target is taken whole.
+            table = read_images(places, classes if classes_file and line == "source" else None, labelled=True)
             with showing(say("decoding", line=line), len(table)) as advance:
                 caches[line] = cache_pixels(table, Path(folder), progress=advance)
             found[line] = _line(caches[line], read_labels(places, classes, caches[line].table), classes)

@@ -146,8 +146,8 @@ def read_labels(places: Sequence[Path], classes: Classes, table: ImageTable) -> 
     return np.array([classes.holders.get(label, UNKNOWN) if label else -1 for label in labels], dtype=np.int64)
 
 
-def read_labels_by_id(path: Path, classes: Classes) -> tuple[dict[str, int], int]:
-    """Class index by image id, from a CSV file with the columns label and either id or path; and how many are of none.
+def read_labels_by_id(path: Path, classes: Classes) -> dict[str, int]:
+    """Class index by image id, UNKNOWN where it is no class, from a CSV file with the columns label and id or path.
 
     A manifest of images, or of ids alone where the images are elsewhere. Rows without a label are left out. The same
     door as `read_labels`, under the same rule. Raises DataError.
@@ -171,10 +171,10 @@ def read_labels_by_id(path: Path, classes: Classes) -> tuple[dict[str, int], int
     found: dict[str, int] = {}
     for name, label in records:
         if label:
-            index = classes.holders.get(label, -1)
+            index = classes.holders.get(label, UNKNOWN)
             if found.setdefault(name, index) != index:
                 raise DataError("labels_twice", path=path, id=name)
-    return {name: index for name, index in found.items() if index >= 0}, sum(index < 0 for index in found.values())
+    return found
 
 
 def left_out(places: Sequence[Path], classes: Classes) -> dict[str, int]:

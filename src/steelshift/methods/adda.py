@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from steelshift.data.stream import SourceBatch, TargetBatch
@@ -23,7 +24,8 @@ from steelshift.nn.normalization import use_line
 
 class ADDA(Method):
     uses_labels = False
-    encoder_rate = 0.1
+    encoder_rate = 0.02
+    momentum = 0.5  # the authors'; with 0.9 and five times the rate, features run away along what an untrained D says
 
     @dataclass(frozen=True)
     class Knobs:
@@ -33,12 +35,9 @@ class ADDA(Method):
         """Dropout after the discriminator's hidden layer, 0 to 1."""
         normalized: bool = True
         """Whether the discriminator sees only the direction of features; the paper's sees their size too."""
-        weight: float = 0.1
-        """Weight of the loss that moves the target encoder, 0 or more; the paper's is 1."""
 
         def __post_init__(self) -> None:
             hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
-            hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start, knobs)
@@ -51,6 +50,9 @@ class ADDA(Method):
     def updates(self, source: SourceBatch, target: TargetBatch, progress: float) -> Iterator[Update]:
         use_line(self.source_encoder, "source")
         use_line(self.shared_encoder, "target")
+        for module in self.shared_encoder.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()  # the source encoder drops nothing, and D would tell the lines by that
         with torch.no_grad():
             z_s = self.source_encoder.eval()(source.images)
         z_t = self.shared_encoder(target.images)
@@ -66,5 +68,5 @@ class ADDA(Method):
             },
         )
         taken = self.adaptation_discriminator(z_t).float()
-        fooled = self.knobs.weight * F.binary_cross_entropy_with_logits(taken, torch.ones_like(taken))
+        fooled = F.binary_cross_entropy_with_logits(taken, torch.ones_like(taken))
         yield Update(fooled, moves=("shared_encoder",), log={"L_fooled": fooled.detach()})

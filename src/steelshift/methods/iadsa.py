@@ -256,14 +256,15 @@ class IADSA(Method):
             yield Update(adapt, ("shared_encoder",))
         for _ in range(on_sep):
             yield from self._separate(source, target, omega.p, discriminator_too=False)
-        for _ in range(jointly):
+        for turn in range(jointly):
             z = self._encode(source, target)
             class_loss, log = self._class_loss(z.cs, source.labels[CLASS])
             adapt, adapt_log = self._adaptation_loss(z.cs, z.ct, z.labels, strength, omega.a)
             sep, sep_log = self._separation_loss(z)
             moves = ("shared_encoder", "task_classifier", "source_encoder", "target_encoder")
             moves += self.learned_class + self.learned_adaptation
-            loss = class_loss + adapt + omega.p * sep + omega.learn + self._heed_target(z)
+            loss = class_loss + adapt + omega.p * sep + self._heed_target(z)
+            loss = loss + omega.learn if turn == 0 else loss  # what it learns from is of the step, and there once
             yield Update(loss, moves, log | omega.log | adapt_log | sep_log)
 
     def _separate(

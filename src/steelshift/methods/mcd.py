@@ -5,7 +5,8 @@
     C  E down:         d(C(z_t), C'(z_t)),  `encoder_steps` times
 
 Two classifiers that agree on the source line are driven apart on the target line, and the encoder brings target images
-to where they agree. The inspector keeps the mean of both.
+to where they agree. The inspector keeps the mean of both. In the paper both begin alike; here S1 has trained one of
+them, so the first tenth of the steps is A alone, in which the other catches up.
 """
 
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import task_classifier
 from steelshift.nn.normalization import encode_both, use_line
 
+CATCHING_UP = 0.1
+"""Share of the steps in which the second classifier is only trained."""
+
 
 class MCD(Method):
+    encoder_rate = 0.1  # four of its five updates a step know no label
+
     @dataclass(frozen=True)
     class Knobs:
         encoder_steps: int = 4
@@ -44,6 +50,8 @@ class MCD(Method):
         use_line(self.shared_encoder, "source")
         task = self._task(self.shared_encoder(source.images), source)
         yield Update(task, moves=("shared_encoder", *classifiers), log={"L_task": task.detach() / 2})
+        if progress < CATCHING_UP:
+            return
         with torch.no_grad():
             z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
         apart = self._apart(z_t)

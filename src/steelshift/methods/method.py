@@ -103,6 +103,8 @@ class Method(nn.Module):
     """Whether labels of source batches train it, so that a few labelled target images among them would too."""
     encoder_rate: ClassVar[float] = 1.0
     """Factor on the learning rate of the encoder, where no label holds it to its task."""
+    momentum: ClassVar[float] = 0.9
+    """How slowly the mean of gradients that an optimizer steps along forgets, 0 to 1 (beta1 of Adam)."""
     own_rates: ClassVar[Mapping[str, float]] = {}
     """Learning rates of children that Adam moves whatever moves the networks, and without weight decay."""
     line: ClassVar[Line] = "target"

@@ -170,10 +170,13 @@ def _optimizers(method: Method, config: Config) -> dict[str, Optimizer]:
             found[name] = torch.optim.Adam(parameters, lr=method.own_rates[name])
         elif config.optimizer == "sgd":
             found[name] = torch.optim.SGD(
-                parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True
+                parameters, lr=config.lr, momentum=method.momentum, weight_decay=config.weight_decay, fused=True
             )
         else:
-            found[name] = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+            betas = (method.momentum, 0.999)
+            found[name] = torch.optim.AdamW(
+                parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True
+            )
     return found
 
 

@@ -22,7 +22,8 @@ class Fast:
     memory_format: torch.memory_format
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        # Without the cache: a weight first used under no_grad would get no gradient in some versions of torch.
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
 
 def choose(device: str, precision: Precision) -> Fast:
