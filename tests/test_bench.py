@@ -26,6 +26,7 @@ from steelshift.data.table import find_classes, list_places, read_images, read_l
 from steelshift.errors import UsageError
 from steelshift.estimating import read_views
 from steelshift.files import locked
+from steelshift.methods import METHODS
 from steelshift.training.config import VALIDATORS
 
 TINY = {"size": 64, "batch": 8, "steps": 4, "pretrain_steps": 3, "candidates": 2, "encoder": "test_resnet"}
@@ -167,6 +168,15 @@ def test_the_hash_follows_what_files_say_and_not_where_they_lie(tmp_path: Path) 
         return hash_of(suite.config("dann", 0), suite.pairs["x"])
 
     assert of(tmp_path / "a", 1.1) == of(tmp_path / "b", 1.1) != of(tmp_path / "c", 1.2)
+
+
+def test_the_hash_follows_the_rates_of_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = load_suite(written(tmp_path, methods={"a": {"method": "adda"}, "d": {"method": "dann"}}))
+    pair = next(iter(suite.pairs.values()))
+    before = [hash_of(suite.config(method, 0), pair) for method in ("a", "d")]
+    monkeypatch.setattr(METHODS["adda"], "encoder_rate", 0.5)
+    after = [hash_of(suite.config(method, 0), pair) for method in ("a", "d")]
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from typing import Any
 from steelshift.data.camera import Shift, load_lines
 from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
+from steelshift.methods import METHODS
+from steelshift.methods.method import Method
 from steelshift.training.config import Config, from_mapping, read_mapping, resolve, to_mapping
 
 GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache", "tasks", "sharing", "ratios")
@@ -169,8 +171,12 @@ def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: in
     for key, before in LATER.items():
         if values.get("knobs", {}).get(key) == before:
             del values["knobs"][key]
-    labels = {"few": few} if few else {}
-    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **labels})
+    further: dict[str, Any] = {"few": few} if few else {}
+    method = METHODS.get(config.method, Method)
+    own = {key: getattr(method, key) for key in ("encoder_rate", "momentum")}
+    if own != {key: getattr(Method, key) for key in own}:
+        further["own"] = own
+    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **further})
 
 
 def described(pair: Pair) -> dict[str, Any]:
