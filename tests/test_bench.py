@@ -273,6 +273,7 @@ def test_the_table_says_mean_interval_gap_and_harm() -> None:
 def test_the_table_comes_in_three_forms(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-table", str(finished)]) == 0
     shown = capsys.readouterr().out
+    assert "H-score" not in shown
     assert shown.count("\n| ") == 9 and "两" in shown and "n/a" in shown  # and the first heading
     assert "refused (0)" in shown and "2 of 2 cells" in shown
     *_, last = shown.splitlines()
@@ -370,6 +371,16 @@ def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
         load_suite(written(tmp_path, methods={"x": {"method": "dann", "few": -1}}))
 
 
+def test_halves_of_a_photographed_line_keep_their_groups(tmp_path: Path) -> None:
+    line = write_line(tmp_path / "line", {"x": 12, "y": 12})
+    paths = sorted(line.rglob("*.png"))
+    records = [f"{path},{path.parent.name},sheet {number // 3}" for number, path in enumerate(paths)]
+    manifest = write(tmp_path / "all.csv", "\n".join(["path,label,group", *records]).encode())
+    ready = prepare("x", Pair(photographed=manifest, shift="mild"), tmp_path / "made")
+    groups = [{place.group for place in list_places(places)} for places in (ready.source, ready.target)]
+    assert len(groups[0] | groups[1]) == 8 and not groups[0] & groups[1] and None not in groups[1]
+
+
 def test_a_target_is_closed_by_the_class_map_in_comparisons_alone(tmp_path: Path) -> None:
     write_line(tmp_path / "a", {"x": 3, "y": 3, "z": 3})
     write_line(tmp_path / "b", {"x": 2, "v": 2, "other": 5})
@@ -391,6 +402,7 @@ def test_lines_may_lack_classes_of_each_other(tmp_path: Path) -> None:
     found = {row["pair"]: row for row in rows(tmp_path / "out")}
     assert found["partial"]["selected_h_score"] == "" and 0 <= float(found["open"]["selected_h_score"]) <= 1
     assert found["open"]["selected_h_score"] == found["open"]["source_only_h_score"]
+    assert "| H-score |" in render_table(tmp_path / "out", "md")
     loaded = load_suite(suite)
     ready = {name: prepare(name, loaded.pairs[name], tmp_path / "out" / "data") for name in pairs}
     kinds = {(name, line): {place.label for place in list_places(getattr(ready[name], line))}

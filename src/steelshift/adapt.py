@@ -33,6 +33,7 @@ from steelshift.judging import judge, judge_rejection, open_target_labels
 from steelshift.lines import Lines, lock, read_lines
 from steelshift.messages import say
 from steelshift.report.page import render
+from steelshift.selection.answers import Answers
 from steelshift.selection.calibration import temperature
 from steelshift.selection.estimate import View
 from steelshift.stages import Training
@@ -104,7 +105,7 @@ def _fit(config: Config, began: float) -> dict[str, Any]:
     report, thumbnails = collect_evidence(config, lines, training.method_phase.name, choice.method, inspector, baseline)
     report["estimate"] = estimate_run(run)
     report["selection"] = config.select
-    report["reject"] = judge_rejection(inspector, views[0].source, views[0].truth)
+    report["reject"] = judge_rejection(inspector, *_tested(views[0], lines))
     report["selected_step"] = candidates.steps[chosen]
     report["candidates"] = {"step": candidates.steps, **candidates.scores}
     if choice.tried:
@@ -167,6 +168,12 @@ def render_again(run: Path) -> Path:
         raise UsageError("no_report", path=run) from error
     write_text(run / "report.html", render(report, thumbnails))
     return run / "report.html"
+
+
+def _tested(view: View, lines: Lines) -> tuple[Answers, np.ndarray]:
+    """Answers to source test images, which come after those of validation, and their classes."""
+    after = len(lines.labels(VAL))
+    return Answers(view.source.features[after:], view.source.logits[after:]), view.truth[after:]
 
 
 def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray) -> None:

@@ -166,6 +166,9 @@ def evaluate(
     for name, values in found["per_class"].items():
         shown = {key: "-" if values[key] is None else f"{values[key]:.3f}" for key in ("recall", "precision")}
         print(f"  {name}: {values['n']} images, recall {shown['recall']}, precision {shown['precision']}")
+    if "open" in found:
+        told = "{known:.3f} of known classes, {unknown:.3f} of {n_unknown} images of others, H-score {h_score:.3f}"
+        print(f"told apart: {told.format(**found['open'])}")
     for key in ("escape_rate", "overkill_rate"):
         if key in found and found[key]["rate"] is not None:
             print("{}: {rate:.4f} (95 % interval {low:.4f} to {high:.4f}, {n} images)".format(key, **found[key]))

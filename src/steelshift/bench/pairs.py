@@ -85,12 +85,14 @@ def _make(name: str, pair: Pair, folder: Path) -> tuple[tuple[Path, ...], tuple[
 
 
 def _photographed(name: str, place: Path, shift: str, folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Disjoint halves, every class in both: one as it is, one through the simulated camera."""
+    """Disjoint halves, every class in both: one as it is, one through the simulated camera; groups stay together."""
     classes, camera = find_classes([place]), load_shift(shift)
     cache = cache_pixels(read_images([place]), folder / "decoded")
     labels = read_labels([place], classes, cache.table)
     side = split(cache.table, cache.digests, labels, train_ratio=0.5, val_ratio=0.0, seed=SEED)
+    rows = cache.table.rows
     seen = [row for row in range(len(cache)) if side[row] == TEST and labels[row] >= 0]
+    pictures = []
     with showing(name, len(seen)) as advance:
         for done, row in enumerate(seen, start=1):
             grey = to_grey(torch.from_numpy(np.array(cache[row]))[None])[0].round().to(torch.uint8).numpy()
@@ -98,15 +100,15 @@ def _photographed(name: str, place: Path, shift: str, folder: Path) -> tuple[tup
             path = folder / "target" / classes.names[labels[row]] / f"{row:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path, compress_level=1)
+            pictures.append(Place(path, classes.names[labels[row]], group=rows[row].group, split=rows[row].split))
             advance(done)
     kept = [row for row in range(len(cache)) if side[row] != TEST and labels[row] >= 0]
-    rows = cache.table.rows
     places = [
         Place(rows[row].path, classes.names[labels[row]], rows[row].crop, rows[row].group, rows[row].split)
         for row in kept
     ]
     shutil.rmtree(folder / "decoded")
-    return (_manifest(folder / "source.csv", places),), (folder / "target",)
+    return (_manifest(folder / "source.csv", places),), (_manifest(folder / "target.csv", pictures),)
 
 
 def _tiles(pair: Pair, line: str, places: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:

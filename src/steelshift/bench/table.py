@@ -29,10 +29,11 @@ from steelshift.report import ranks
 Format = Literal["md", "csv", "html"]
 SCORES = ("source_only", "selected", "last", "peeked", "oracle")
 HEADINGS = (
-    "pair", "method", "seeds", "failed", *SCORES, "gain", "difference", "worst", "gap closed", "harmed", "steps",
-    "seconds",
+    "pair", "method", "seeds", "failed", *SCORES, "gain", "difference", "worst", "gap closed", "harmed",
+    "H-score before", "H-score", "steps", "seconds",
 )  # fmt: skip
 OVERALL = ("method", "cells", *SCORES, "gain", "difference", "gap closed", "harmed", "rank", "p gain", "p difference")
+OPEN = {"H-score before": "source_only_h_score", "H-score": "selected_h_score"}
 HARM = 0.01
 """By how much the selected inspector must fall below source-only to count as harmed."""
 LEAST_ROOM = 0.01
@@ -47,7 +48,8 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
 
     By pair, means are over the seeds that did not fail. gain: selected minus source-only, seed by seed; difference:
     minus the selected of the method `against`, by default the best over all pairs. worst: selected of the worst seed.
-    gap closed: the share of the way from source-only to oracle. harmed: seeds in which the selected inspector is worse
+    gap closed: the share of the way from source-only to oracle. H-score: of source-only and of the selected, where test
+    images of unknown classes are there. harmed: seeds in which the selected inspector is worse
     than source-only. steps: the first checkpoint whose mean over seeds reaches 0.85 of the oracle.
 
     Over all pairs, everything is of the cells (pairs x seeds) that all methods have; see `statistics`. Format csv is
@@ -55,7 +57,10 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
     """
     rows = read_results(place)
     compared = compare(rows, against)
-    tables = [(HEADINGS, by_pair(rows, compared.reference)), (OVERALL, overall(compared))]
+    pairs = by_pair(rows, compared.reference)
+    closed = not any(row["H-score"] for row in pairs)
+    headings = tuple(name for name in HEADINGS if not (closed and name in OPEN))
+    tables = [(headings, pairs), (OVERALL, overall(compared))]
     if kind == "csv":
         headings = tuple(dict.fromkeys(HEADINGS + OVERALL))
         return as_csv(headings, (row for _, shown in tables for row in shown))
@@ -94,7 +99,7 @@ def read_results(place: Path) -> list[dict[str, Any]]:
     rows = read_sheet(place / "results.csv" if place.is_dir() else place, needed, refusal)
     if not rows:
         raise refusal
-    numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds"}
+    numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds", *OPEN.values()}
     try:
         return [{key: number(value) if key in numbers else value for key, value in row.items()} for row in rows]
     except ValueError as error:
@@ -134,6 +139,8 @@ def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str,
                 [row["oracle"] - row["source_only"] for row in with_oracle],
             )
         shown["harmed"] = harmed(gains)
+        for heading, key in OPEN.items():
+            shown[heading] = mean_and_interval([row[key] for row in members if row.get(key) is not None])
         shown["steps"] = steps_to(members, SHARE)
         seconds = [row["train_seconds"] for row in members if row["train_seconds"] is not None]
         shown["seconds"] = f"{np.mean(seconds):.0f}" if seconds else ""

@@ -208,7 +208,7 @@ def _judged(report: Mapping[str, Any], classes: list[str]) -> str:
 
 
 _TOLD = {
-    "estimate": "The estimate can be used.",
+    "estimate": "An estimate, and a lower bound.",
     "bound": "Only a lower bound can be given.",
     "refused": "Without labels nothing can be said.",
 }
@@ -224,8 +224,9 @@ def _estimate(report: Mapping[str, Any]) -> str:
         if finite(found.get(key))
     ]
     caption = (
-        "Plain accuracy on target test images, from the answers alone. <code>steelshift estimate RUN --labels</code> "
-        "makes an interval of it with a few labels."
+        "Plain accuracy on target test images, from the answers alone. Such estimates know changes of the camera; "
+        "where defects themselves look otherwise, they are too high. <code>steelshift estimate RUN --labels</code> "
+        "makes an interval of a few labels."
     )
     words = f'<p class="sentence">{_TOLD[found["verdict"]]}</p><p>{_words(found["reason"])}</p>'
     return words + (_figure(_table(("", "Accuracy", ""), rows, "numbers shares"), caption) if rows else "")

@@ -79,7 +79,7 @@ class Judgement:
     lower_bound: float | None
     """None where the verdict is refused."""
     risk: Risk | None
-    """What speaks most against an estimate."""
+    """What speaks against an estimate: of several the first, in the order of `Risk`."""
     signs: dict[str, float]
     """All that was measured, by name: single estimates, bounds and risks."""
 
