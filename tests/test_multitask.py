@@ -339,6 +339,7 @@ def test_what_cannot_work_is_refused():
                                    {"weighting": "dwa"}, {"aggregator": "pcgrad"}], ids=str)  # fmt: skip
 def test_what_is_remembered_lies_in_the_state(knobs):
     """A method that goes on from another's state goes on as that one does."""
+    knobs = knobs | {"loss": "dynamic_balanced_focal"}
     whole, resumed = build(**knobs), build(**knobs)
     for _ in walk(whole, 4):
         pass

@@ -2,9 +2,9 @@
 
     L = (1 / T) sum_t w_t L_t + adversaries
 
-L_t: `losses.tasks`, dynamic balanced focal loss by default. w_t: its own weight times one of `losses.weighting`, each
-of mean 1, or instead of w an aggregator of torchjd for the gradients in shared parameters; private channels and heads
-always take their own. Tasks without a label in a batch drop out of it.
+L_t: `losses.tasks`, cross-entropy by default, the document's being dynamic balanced focal loss. w_t: its own weight
+times one of `losses.weighting`, each of mean 1, or instead of w an aggregator of torchjd for the gradients in shared
+parameters; private channels and heads always take their own. Tasks without a label in a batch drop out of it.
 
 Task-aware adversarial training: discriminators with two branches, one for the defect (here: source or target line, or
 real or generated), one for the task. The document does not say which way the second pulls:
@@ -60,8 +60,9 @@ class MultiTask(Method):
 
     @dataclass(frozen=True)
     class Knobs:
-        loss: Loss = "dynamic_balanced_focal"
-        """cross_entropy, mean_square, focal, class_balanced or dynamic_balanced_focal."""
+        loss: Loss = "cross_entropy"
+        """cross_entropy, mean_square, focal, class_balanced or dynamic_balanced_focal, which is the document's and did
+        worse wherever it was measured."""
         gamma: float = 2.0
         """Exponent of the focal losses, 0 or more."""
         alpha: float = 4.0
