@@ -21,6 +21,7 @@ from steelshift.bench.pairs import prepare
 from steelshift.bench.running import COLUMNS, run_suite
 from steelshift.bench.suite import Pair, hash_of, load_suite
 from steelshift.bench.table import HEADINGS, OVERALL, by_pair, mean_and_interval, render_table
+from steelshift.bench.worker import CHOOSING
 from steelshift.cli import main
 from steelshift.data.table import find_classes, list_places, read_images, read_labels
 from steelshift.errors import UsageError
@@ -177,6 +178,8 @@ def test_the_hash_follows_the_rates_of_a_method(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(METHODS["adda"], "encoder_rate", 0.5)
     after = [hash_of(suite.config(method, 0), pair) for method in ("a", "d")]
     assert before[0] != after[0] and before[1] == after[1]
+    shared = {hash_of(suite.config(method, 0), pair, CHOOSING) for method in ("a", "d")}
+    assert len(shared) == 1  # both start from the same training on the source
 
 
 @pytest.mark.parametrize(
