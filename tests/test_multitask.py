@@ -335,6 +335,17 @@ def test_what_cannot_work_is_refused():
         MultiTask.Knobs(hard=0.5)
 
 
+@pytest.mark.parametrize("kind", ["equal", "uncertainty", "dwa", "rlw", "famo"])
+def test_the_weights_that_are_told_are_those_of_the_gradients(kind):
+    method = build(weighting=kind)
+    each = torch.linspace(0.2, 2.0, len(method.tasks), requires_grad=True)
+    if kind == "famo":
+        method.balance.logits.copy_(torch.linspace(-0.5, 0.5, len(each)))
+    loss, weights = method._weigh(each, torch.ones(len(each)), list(range(len(each))))
+    [gradient] = torch.autograd.grad(loss, each)
+    assert torch.allclose(gradient / gradient.mean(), weights.detach(), atol=1e-4)
+
+
 @pytest.mark.parametrize("knobs", [{"weighting": "famo"}, {"weighting": "gradnorm"}, {"weighting": "relatedness"},
                                    {"weighting": "dwa"}, {"aggregator": "pcgrad"}], ids=str)  # fmt: skip
 def test_what_is_remembered_lies_in_the_state(knobs):

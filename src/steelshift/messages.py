@@ -306,8 +306,9 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "源产线没有类别 {name} 的图像；检测器几乎不会给出它。",
     ),
     "too_few_images": (
-        "The {line} line has only {count} images, too few to split. Give it at least 10.",
-        "{line} 产线只有 {count} 张图像，无法划分。请至少提供 10 张。",
+        "The {line} line's {count} images are too few to split, or too few of each class. Give it at least 10, and 5 "
+        "of each class.",
+        "{line} 产线的 {count} 张图像太少，或每类太少，无法划分。请至少提供 10 张，且每类至少 5 张。",
     ),
     "decoding": ("decode {line}", "解码 {line}"),
     "judging_candidates": ("compare checkpoints", "比较检查点"),
