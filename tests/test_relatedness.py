@@ -268,8 +268,7 @@ def test_sharing_is_read_from_the_maps_and_not_from_who_may_read_them():
 # Pictures
 
 
-@pytest.mark.parametrize("kind", ["png", "svg"])
-def test_pictures_hold_their_names_and_numbers(kind):
+def test_pictures_hold_their_names_and_numbers():
     unknown = TWO_PAIRS.copy()
     unknown[0, 3] = unknown[3, 0] = NAN
     names = ["defect $1", "机理", "extent", "quadrant"]
@@ -277,18 +276,15 @@ def test_pictures_hold_their_names_and_numbers(kind):
     points = clusters(4.0)
     pictures = {
         "defect $1 机理 0.90 0.70 ? mean of 9": lambda: draw_relatedness(
-            names, unknown, ((0, 2), (1, 3)), "mean of 9", kind
+            names, unknown, ((0, 2), (1, 3)), "mean of 9"
         ),
-        "one many extent about": lambda: draw_maps(dict.fromkeys(("one", "many"), points), names[1:], "about", kind),
-        "cross-entropy flat roughness 0.123": lambda: draw_surfaces(bumps, dict.fromkeys(bumps, 0.1234), "x", kind),
+        "one many extent about": lambda: draw_maps(dict.fromkeys(("one", "many"), points), names[1:], "about"),
+        "cross-entropy flat roughness 0.123": lambda: draw_surfaces(bumps, dict.fromkeys(bumps, 0.1234), "x"),
     }
     for words, draw in pictures.items():
         content = draw()
         assert content == draw()
-        if kind == "svg":
-            assert all(word in content.decode() for word in words.split())
-        else:
-            assert content.startswith(b"\x89PNG") and len(content) > 5000
+        assert all(word in content.decode() for word in words.split())
 
 
 def test_map_keeps_neighbours_together():

@@ -148,16 +148,16 @@ def _draw(
     place = {name: index for index, name in enumerate(names)}
     for measure, values in related.items():
         groups = [[place[name] for name in group] for group in found["groups"][f"affinity of {measure}"]["groups"]]
-        picture = draw_relatedness(names, values, groups, f"{measure}; frames: groups by affinity", "svg")
+        picture = draw_relatedness(names, values, groups, f"{measure}; frames: groups by affinity")
         write_bytes(folder / f"relatedness-{measure}.svg", picture)
     features = paths.reshape(-1, paths.shape[2])
     which = np.tile(np.arange(paths.shape[1]), len(paths))
     if found["task_distance"] is not None and len(features) >= 20:
         some = np.random.default_rng(seed).permutation(len(features))[:PROBE]
         maps = {"features of every task": (flat_map(features[some], seed), which[some])}
-        write_bytes(folder / "map.svg", draw_maps(maps, names, "t-SNE: its distances are no distances", "svg"))
+        write_bytes(folder / "map.svg", draw_maps(maps, names, "t-SNE: its distances are no distances"))
     about = "loss on a random plane through the trained network"
-    write_bytes(folder / "surfaces.svg", draw_surfaces(surfaces, found["roughness"], about, "svg"))
+    write_bytes(folder / "surfaces.svg", draw_surfaces(surfaces, found["roughness"], about))
 
 
 def _meeting(found: Conflict | None) -> dict[str, Any] | None:

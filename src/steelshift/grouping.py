@@ -93,7 +93,7 @@ def group(
         "trained": {key: getattr(config, key) for key in ("encoder", "size", "steps", "seed")},
     }  # fmt: skip
     about = f"{_SAID[measure]}; frames: {by}"
-    write_bytes(out.with_suffix(".svg"), draw_relatedness(names, values, groupings[by], about, "svg"))
+    write_bytes(out.with_suffix(".svg"), draw_relatedness(names, values, groupings[by], about))
     write_text(out, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     return record
 

@@ -46,6 +46,8 @@ Aggregator = Literal["none", "upgrad", "pcgrad", "cagrad", "mgda", "nash_mtl", "
 Reading = Literal["none", "adversarial", "acgan", "split"]
 RATE_DECAY = 0.9
 """Of the running rate of false detections, and of the running relatedness."""
+UNKNOWN_RATE = -1.0
+"""Of false detections, before any was seen."""
 MEANS = ("upgrad", "cagrad", "mgda", "imtl_g", "aligned_mtl")
 """Aggregators that torchjd gives the length of a mean."""
 NOISE = 64
@@ -368,16 +370,16 @@ class _Memory(nn.Module):
         counts = start.counts.get(task.name, torch.ones(answers)).flatten()
         self.register_buffer("counts", counts.float())
         self.register_buffer("queue", torch.full((answers, REMEMBERED), EMPTY))
-        self.register_buffer("rate", torch.tensor(torch.nan))
+        self.register_buffer("rate", torch.tensor(UNKNOWN_RATE))
 
     def see(self, rate: Tensor) -> None:
         """Take in the rate of false detections of a batch; what is 0/0 changes nothing."""
-        known = torch.where(self.rate.isnan(), rate, RATE_DECAY * self.rate + (1 - RATE_DECAY) * rate)
+        known = torch.where(self.rate < 0, rate, RATE_DECAY * self.rate + (1 - RATE_DECAY) * rate)
         self.rate.copy_(torch.where(rate.isnan(), self.rate, known))
 
     def weight(self, knobs: MultiTask.Knobs) -> Tensor:
         """The task's own weight; 1 for every loss but the dynamic one."""
-        return losses.task_weight(self.rate.nan_to_num(0.0), knobs.kappa, knobs.tau, knobs.q)
+        return losses.task_weight(self.rate.clamp(min=0), knobs.kappa, knobs.tau, knobs.q)
 
 
 class _Balance(nn.Module):

@@ -1,6 +1,6 @@
 """Pictures of many tasks: how related they are, where their images lie in feature space, how rough their losses are.
 
-Each returns the bytes of a picture of kind png or svg; letters as in `ranks`. What a colour says, a number or a shape
+Each returns the bytes of an svg; letters as in `ranks`. What a colour says, a number or a shape
 says too.
 """
 
@@ -16,7 +16,7 @@ _MARKS = ("o", "^", "s", "D", "P", "v")
 
 
 def draw_relatedness(
-    names: Sequence[str], relatedness: np.ndarray, groups: Sequence[Sequence[int]], about: str, kind: str
+    names: Sequence[str], relatedness: np.ndarray, groups: Sequence[Sequence[int]], about: str
 ) -> bytes:
     """A matrix of relatedness (T, T) in [-1, 1], NaN where it wasn't measured, rows in the order of the groups, which
     are framed."""
@@ -49,10 +49,10 @@ def draw_relatedness(
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=8, colors=_SOFT)
         axes.set_title(about, fontsize=9, color=_SOFT, parse_math=False)
-        return rendered(figure, kind)
+        return rendered(figure, "svg")
 
 
-def draw_maps(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str], about: str, kind: str) -> bytes:
+def draw_maps(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str], about: str) -> bytes:
     """Maps side by side, each of places (n, 2) and of what each point is, an index into `names`."""
     from matplotlib.figure import Figure
 
@@ -71,10 +71,10 @@ def draw_maps(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence
         for text in legend.get_texts():
             text.set_parse_math(False)
         figure.suptitle(about, fontsize=9, color=_SOFT, parse_math=False)
-        return rendered(figure, kind)
+        return rendered(figure, "svg")
 
 
-def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float], about: str, kind: str) -> bytes:
+def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float], about: str) -> bytes:
     """Loss surfaces (n, n) side by side as level lines, each on its own scale, with their roughness."""
     from matplotlib.figure import Figure
 
@@ -91,4 +91,4 @@ def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float]
             title = f"{name}\nroughness {rough[name]:.3f}, loss {low:.3g} to {high:.3g}"
             axes.set_title(title, fontsize=9, color=_INK, parse_math=False)
         figure.suptitle(about, fontsize=9, color=_SOFT, parse_math=False)
-        return rendered(figure, kind)
+        return rendered(figure, "svg")
