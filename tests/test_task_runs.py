@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,9 +182,10 @@ def test_as_many_images_are_reviewed_as_asked_for_whatever_the_number_of_tasks()
     columns = {head.task: slice(2 * number, 2 * number + 2) for number, head in enumerate(heads)}
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2000, 8)) * np.repeat([1.0, 2.0, 0.5, 4.0], 2)
-    truth = {head.task: np.array([rng.random(2000) < 0.5])[0].astype(int) for head in heads}
+    truth = {head.task: (rng.random(2000) < 0.5).astype(int) for head in heads}
     lines = SimpleNamespace(target=None, labels=lambda part, task: truth[task])
     inspector = SimpleNamespace(specification=Said(heads, columns))
+    inspector.calibrated = partial(artifact.Inspector.calibrated, inspector)
     calibrate_tasks(inspector, logits, lines, 0.05)
     below = [
         softmax(logits[:, columns[head.task]] / head.temperature, axis=1).max(1) < head.threshold

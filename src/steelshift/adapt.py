@@ -103,7 +103,7 @@ def _fit(config: Config, began: float) -> dict[str, Any]:
     artifact.save(inspector, run / "inspector", card, _golden(lines))
     write_views(run / ESTIMATE, *views, lines.classes.names, list(lines.target.part(TEST).table.ids))
     report, thumbnails = collect_evidence(config, lines, training.method_phase.name, choice.method, inspector, baseline)
-    report["estimate"] = estimate_run(run)
+    report["estimate"] = estimate_run(run)  # of what was kept, so that `steelshift estimate` says the same to the digit
     report["selection"] = config.select
     report["reject"] = judge_rejection(inspector, *_tested(views[0], lines))
     report["selected_step"] = candidates.steps[chosen]

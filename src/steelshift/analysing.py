@@ -150,8 +150,7 @@ def _draw(
         groups = [[place[name] for name in group] for group in found["groups"][f"affinity of {measure}"]["groups"]]
         picture = draw_relatedness(names, values, groups, f"{measure}; frames: groups by affinity")
         write_bytes(folder / f"relatedness-{measure}.svg", picture)
-    features = paths.reshape(-1, paths.shape[2])
-    which = np.tile(np.arange(paths.shape[1]), len(paths))
+    features, which = relating.pooled(paths)
     if found["task_distance"] is not None and len(features) >= 20:
         some = np.random.default_rng(seed).permutation(len(features))[:PROBE]
         maps = {"features of every task": (flat_map(features[some], seed), which[some])}

@@ -155,7 +155,7 @@ def _read_task_lines(config: Config) -> Lines:
         images = counts_of(task, labels[task.name])
         for name, count in zip(task.classes, images[:, 1] if images.ndim > 1 else images, strict=True):
             if not count:
-                note(say("task_class_empty", name=name, task=task.name))
+                note(say("empty_class", name=f"{task.name}: {name}"))
     return lines
 
 

@@ -295,10 +295,6 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Task {task} has no label among the source images for {part}; nothing is measured of it there.",
         "任务 {task} 在用于{part}的源图像中没有标签；该部分不作任何评估。",
     ),
-    "task_class_empty": (
-        "The class {name} of task {task} has no source image; the inspector will hardly ever answer it.",
-        "任务 {task} 的类别 {name} 没有源图像；检测器几乎不会给出它。",
-    ),
     "part_validation": ("validation (calibration and choice)", "验证（校准和选择）"),
     "part_test": ("testing", "测试"),
     "empty_class": (

@@ -175,15 +175,19 @@ def separability(
     return found
 
 
+def pooled(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Paths (n, T, F) as features (n T, F), and whose task each is (n T,)."""
+    return paths.reshape(-1, paths.shape[2]), np.tile(np.arange(paths.shape[1]), len(paths))
+
+
 def task_distance(paths: np.ndarray) -> float | None:
     """Distance between the clusters that tasks make of the same images, over their spread; None where they are one.
 
     paths: (n, T, F).
     """
-    tasks = paths.shape[1]
     if (paths == paths[:, :1]).all():
         return None
-    return cluster_distance(paths.reshape(-1, paths.shape[2]), np.tile(np.arange(tasks), len(paths)))
+    return cluster_distance(*pooled(paths))
 
 
 def task_probe(train: np.ndarray, test: np.ndarray) -> float | None:
@@ -192,13 +196,7 @@ def task_probe(train: np.ndarray, test: np.ndarray) -> float | None:
     train, test: (n, T, F); None of one task. A discriminator that training has deceived may only have been left behind;
     this one was not.
     """
-    if train.shape[1] < 2:
-        return None
-
-    def flat(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return paths.reshape(-1, paths.shape[2]), np.tile(np.arange(paths.shape[1]), len(paths))
-
-    return linear_probe(*flat(train), *flat(test))
+    return None if train.shape[1] < 2 else linear_probe(*pooled(train), *pooled(test))
 
 
 def surfaces(network: Network, images: Tensor, labels: Labels, seed: int, points: int = 11) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from scipy.stats import rankdata
 
 from steelshift.candidates import MOST_VALIDATED, Candidates, prepared_rows
@@ -108,29 +107,28 @@ def calibrate_tasks(inspector: Inspector, logits: np.ndarray, lines: Lines, revi
     logits: of source validation images. Thresholds are counted on unlabelled target images, where there is a target
     line, and are such that in this share of them some task is below its own.
     """
-    specification, asked = inspector.specification, logits
-    if lines.target is not None:
-        asked = in_batches(inspector.logits, prepared_rows(lines.unlabelled(), specification.size, MOST_VALIDATED))
-    heats, sure = [], []
-    for head, where in zip(specification.heads, specification.columns.values(), strict=True):
-        truth, own = lines.labels(VAL, head.task), logits[:, where].astype(np.float64)
+    specification, columns = inspector.specification, inspector.specification.columns
+    heads = []
+    for head in specification.heads:
+        truth, own = lines.labels(VAL, head.task), logits[:, columns[head.task]].astype(np.float64)
         there = truth >= 0
+        own = own[there]
         if head.kind == "multi-label":
-            pairs = np.stack([np.zeros(there.sum()), own[there]], 1)  # softmax of (0, z) is the sigmoid of z
-            heats.append(temperature(pairs, truth[there]))
-        else:
-            heats.append(temperature(own[there], truth[there]))
-        own = asked[:, where].astype(np.float64) / heats[-1]
-        if head.kind == "multi-label":
-            p = 1 / (1 + np.exp(-own))
-            sure.append(np.maximum(p, 1 - p).min(1))
-        else:
-            sure.append(softmax(own, axis=1).max(1))
-    ranks = [rankdata(each, method="max") / len(each) for each in sure]
-    share = float(np.quantile(np.min(ranks, axis=0), review_rate)) if len(asked) else 0.0
+            own = np.stack([np.zeros(len(own)), own], 1)  # softmax of (0, z) is the sigmoid of z
+        heads.append(dataclasses.replace(head, temperature=temperature(own, truth[there])))
+    inspector.specification = dataclasses.replace(specification, heads=tuple(heads))
+    if lines.target is not None:
+        logits = in_batches(inspector.logits, prepared_rows(lines.unlabelled(), specification.size, MOST_VALIDATED))
+    probabilities = inspector.calibrated(torch.from_numpy(logits)).numpy()
+    sure = [
+        np.maximum(p, 1 - p).min(1) if head.kind == "multi-label" else p.max(1)
+        for head in heads
+        for p in [probabilities[:, columns[head.task]]]
+    ]
+    share = np.quantile(np.min([rankdata(each, method="max") for each in sure], axis=0) / len(logits), review_rate)
     heads = [
-        dataclasses.replace(head, temperature=heat, threshold=float(np.quantile(each, share)) if len(each) else 0.0)
-        for head, heat, each in zip(specification.heads, heats, sure, strict=True)
+        dataclasses.replace(head, threshold=float(np.quantile(each, share)))
+        for head, each in zip(heads, sure, strict=True)
     ]
     inspector.specification = dataclasses.replace(specification, heads=tuple(heads))
 

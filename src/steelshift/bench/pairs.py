@@ -147,12 +147,14 @@ def _without(places: tuple[Path, ...], names: tuple[str, ...], path: Path) -> Pa
 def _closed(places: tuple[Path, ...], classes: Path, path: Path) -> Path:
     """The images of a target line that are of the classes which are compared: the usual protocol, which needs labels.
 
-    A line without any label is taken whole.
+    A line without any label is taken whole. What was made before is found again.
     """
+    if path.exists():
+        return path
     found, holders = list_places(places), load_classes(classes).holders
     if any(place.label in holders for place in found):
         found = [place for place in found if place.label is None or place.label in holders]
-    return path if path.exists() else _manifest(path, found)
+    return _manifest(path, found)
 
 
 def _manifest(path: Path, places: Iterable[Place]) -> Path:

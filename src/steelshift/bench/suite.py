@@ -174,7 +174,7 @@ def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: in
     further: dict[str, Any] = {"few": few} if few else {}
     method = METHODS.get(config.method, Method)
     own = {key: getattr(method, key) for key in ("encoder_rate", "momentum")}
-    if "method" not in leave_out and own != {key: getattr(Method, key) for key in own}:
+    if "method" in values and own != {key: getattr(Method, key) for key in own}:
         further["own"] = own
     return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **further})
 

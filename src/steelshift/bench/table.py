@@ -25,6 +25,7 @@ from steelshift.errors import UsageError
 from steelshift.files import write_bytes
 from steelshift.messages import say
 from steelshift.report import ranks
+from steelshift.selection.metrics import gap_closed
 
 Format = Literal["md", "csv", "html"]
 SCORES = ("source_only", "selected", "last", "peeked", "oracle")
@@ -36,8 +37,6 @@ OVERALL = ("method", "cells", *SCORES, "gain", "difference", "gap closed", "harm
 OPEN = {"H-score before": "source_only_h_score", "H-score": "selected_h_score"}
 HARM = 0.01
 """By how much the selected inspector must fall below source-only to count as harmed."""
-LEAST_ROOM = 0.01
-"""Between source-only and the oracle, for a share of the gap between them to say anything."""
 SHARE = 0.85
 """Of the oracle: the score whose first checkpoint is shown as steps."""
 _MADE = ("date", "processor", "threads", "torch", "precision", "code_sha")
@@ -48,9 +47,9 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
 
     By pair, means are over the seeds that did not fail. gain: selected minus source-only, seed by seed; difference:
     minus the selected of the method `against`, by default the best over all pairs. worst: selected of the worst seed.
-    gap closed: the share of the way from source-only to oracle. H-score: of source-only and of the selected, where test
-    images of unknown classes are there. harmed: seeds in which the selected inspector is worse
-    than source-only. steps: the first checkpoint whose mean over seeds reaches 0.85 of the oracle.
+    gap closed: the share of the way from source-only to oracle. harmed: seeds in which the selected inspector is worse
+    than source-only. H-score: of source-only and of the selected, where test images of unknown classes are there.
+    steps: the first checkpoint whose mean over seeds reaches 0.85 of the oracle.
 
     Over all pairs, everything is of the cells (pairs x seeds) that all methods have; see `statistics`. Format csv is
     both tables in one, without the sentences below them.
@@ -134,10 +133,10 @@ def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str,
         shown["worst"] = f"{min(row['selected'] for row in members):.3f}"
         with_oracle = [row for row in members if row["oracle"] is not None]
         if with_oracle:
-            shown["gap closed"] = gap_closed(
-                [row["selected"] - row["source_only"] for row in with_oracle],
-                [row["oracle"] - row["source_only"] for row in with_oracle],
+            selected, before, most = (
+                np.mean([row[key] for row in with_oracle]) for key in ("selected", "source_only", "oracle")
             )
+            shown["gap closed"] = _share(gap_closed(selected - before, most - before))
         shown["harmed"] = harmed(gains)
         for heading, key in OPEN.items():
             shown[heading] = mean_and_interval([row[key] for row in members if row.get(key) is not None])
@@ -163,7 +162,7 @@ def overall(compared: Comparison) -> list[dict[str, str]]:
             shown |= {key: f"{values[place]:.3f}" for key, values in means.items() if values is not None}
             shown["gain"] = f"{compared.over_pairs(gain)[place]:+.3f}"
             if room is not None:
-                shown["gap closed"] = gap_closed(*([compared.over_pairs(each)[place]] for each in (gain, room)))
+                shown["gap closed"] = _share(gap_closed(*(compared.over_pairs(each)[place] for each in (gain, room))))
             shown["harmed"] = harmed(gain[:, place])
             shown["rank"] = f"{compared.ranks[place]:.2f}"
             shown["p gain"] = _p(p_gain[place])
@@ -221,12 +220,6 @@ def mean_and_interval(values: list[float], sign: str = "") -> str:
     return f"{mean} ± {half:.3f}"
 
 
-def gap_closed(gains: Iterable[float], room: Iterable[float]) -> str:
-    """Mean gain as a share of what the oracle gains; empty where that is less than a point, and so says nothing."""
-    gained, most = np.mean(list(gains)), np.mean(list(room))
-    return f"{100 * gained / most:.0f} %" if most >= LEAST_ROOM else ""
-
-
 def harmed(gains: Iterable[float]) -> str:
     gains = list(gains)
     return f"{sum(round(gain, 4) < -HARM for gain in gains)} of {len(gains)}"
@@ -253,6 +246,10 @@ def in_html(headings: tuple[str, ...], rows: list[dict[str, str]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in headings) + "</tr>\n" for row in rows
     )
     return f"<table>\n<tr>{cells}</tr>\n{body}</table>\n"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def _p(value: float | None) -> str:

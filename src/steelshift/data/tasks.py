@@ -36,10 +36,9 @@ NONE_OF = "none"
 that say so."""
 _KEYS = ("kind", "classes", "column", "data", "mechanism", "material")
 _SAID = {
-    answer: tuple(form for word in words for form in (word, word.capitalize(), word.upper()))
-    for answer, words in {"no": ("no", "false"), "yes": ("yes", "true")}.items()
+    "no": ("no", "No", "NO", "false", "False", "FALSE", "0", "0.0"),
+    "yes": ("yes", "Yes", "YES", "true", "True", "TRUE", "1", "1.0"),
 }
-_SAID = {"no": (*_SAID["no"], "0", "0.0"), "yes": (*_SAID["yes"], "1", "1.0")}
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Task:
             return self.holders.get(value, (-1,))[0]
         parts = self.parts(value)
         found = {index for part in parts for index in self.holders.get(part, ())}
-        absent = 0 if parts and not self.unlisted(value) else -1
+        absent = 0 if parts and all(part in self.holders for part in parts) else -1
         return [1 if index in found else absent for index in range(len(self.classes))]
 
     def parts(self, value: str) -> list[str]:

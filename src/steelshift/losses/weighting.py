@@ -60,6 +60,12 @@ def famo_loss(losses: Tensor, logits: Tensor) -> Tensor:
     return (z * d.log()).sum() / (z / d).sum().detach()
 
 
+def famo_weights(losses: Tensor, logits: Tensor) -> Tensor:
+    """What `famo_loss` multiplies the gradients of the losses (T,) with, of mean 1: z_t / D_t."""
+    pull = torch.softmax(logits.detach(), 0) / (losses.detach() + SMALLEST)
+    return pull / pull.mean()
+
+
 def famo_step(
     logits: Tensor,
     moments: Tensor,

@@ -235,9 +235,8 @@ class MultiTask(Method):
                 s = balance.log_variance[there]
                 return weighting.uncertainty_loss(scaled, s), torch.exp(-s.detach()) / torch.exp(-s.detach()).mean()
             case "famo":
-                d = scaled.detach() + weighting.SMALLEST
-                pull = torch.softmax(balance.logits[there], 0) / d  # what the gradient of each loss is multiplied with
-                return weighting.famo_loss(scaled, balance.logits[there]), pull / pull.mean()
+                z = balance.logits[there]
+                return weighting.famo_loss(scaled, z), weighting.famo_weights(scaled, z)
             case "rlw":
                 weights = weighting.random_weights(len(there), each.device)
             case "dwa":

@@ -24,6 +24,7 @@ from steelshift.report.pictures import (
     scatter,
     triplets,
 )
+from steelshift.selection.metrics import gap_closed
 
 _SHOWN = 16  # images a line
 _RULES = {
@@ -283,9 +284,9 @@ def _judgement(target: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     base, selected, oracle = (target.get(key) for key in ("source_only", "selected", "oracle"))
     if finite(base) and finite(selected):
         gain = f"Adaptation changed mean class accuracy by {100 * (selected - base):+.1f} points"
-        # Of a gap below one point, the share that was closed says nothing.
-        if finite(oracle) and oracle - base >= 0.01:
-            gain += f", {100 * (selected - base) / (oracle - base):.0f} % of the way to the oracle"
+        share = gap_closed(selected - base, oracle - base) if finite(oracle) else None
+        if share is not None:
+            gain += f", {100 * share:.0f} % of the way to the oracle"
         parts.append(f"<p>{gain}.</p>")
     unknown = ((target.get("details") or {}).get("selected") or {}).get("open")
     if unknown:

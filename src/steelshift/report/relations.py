@@ -1,7 +1,6 @@
 """Pictures of many tasks: how related they are, where their images lie in feature space, how rough their losses are.
 
-Each returns the bytes of an svg; letters as in `ranks`. What a colour says, a number or a shape
-says too.
+Each returns the bytes of an svg; letters as in `ranks`. What a colour says, a number or a shape says too.
 """
 
 from collections.abc import Mapping, Sequence

@@ -98,6 +98,15 @@ def task_scores(
     }
 
 
+LEAST_GAP = 0.01
+"""Between source-only and the oracle, for a share of it to say anything."""
+
+
+def gap_closed(gain: float, gap: float) -> float | None:
+    """The share of the gap between source-only and the oracle that a gain closes; None of less than a point."""
+    return gain / gap if gap >= LEAST_GAP else None
+
+
 def rate(count: int, total: int) -> dict[str, float | int | None]:
     """A share with its 95 % Wilson interval."""
     if total == 0:
