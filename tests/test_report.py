@@ -238,6 +238,7 @@ def test_long_runs_and_large_images_stay_small():
 
 
 def test_line_chart_draws_gaps_and_cuts_spikes():
+    assert ">accepted, %<" in pictures.line_chart([0, 1], {"error": [0.0, 1.0]}, about="risk", along="accepted, %")
     gap = pictures.line_chart([0, 1, 2, 3], {"loss": [1.0, None, 0.5, math.inf]}, about="loss")
     assert re.search(r'd="M[\d. ]+M[\d. ]+"', gap)
     assert pictures.line_chart([0, 1], {"loss": [None, None]}, about="loss") == ""

@@ -746,7 +746,8 @@ def _rejection(found: Mapping[str, Any] | None, images: str) -> str:
     if not curve.get("coverage"):
         return ""
     coverage = [100 * value for value in curve["coverage"]]
-    chart = line_chart(coverage, {"error among the accepted": curve["risk"]}, about="risk over coverage", low=0.0)
+    errors = {"error among the accepted": curve["risk"]}
+    chart = line_chart(coverage, errors, about="risk over coverage", along="accepted, %")
     caption = (
         f"Error among accepted {images} images, over how many percent of them are accepted, the surest first: the "
         "lower on the left, the more a person's look is worth."

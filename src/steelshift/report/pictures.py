@@ -183,13 +183,14 @@ def line_chart(
     curves: Mapping[str, Sequence[float | None]],
     *,
     about: str,
+    along: str = "training step",
     low: float | None = 0.0,
     high: float | None = None,
     references: Mapping[str, float] | None = None,
     chosen: float | None = None,
     first_style: int = 0,
 ) -> str:
-    """Curves over the steps, several with a legend. `low` None fits the axis; gaps where a value is None or not finite.
+    """Curves over what `along` names, several with a legend. `low` None fits the axis; gaps where a value is None or not finite.
 
     `references` are named horizontal lines, `chosen` a step to point out. Frames that a few spikes would flatten end
     at 1.5 times the 98th percentile; spikes are drawn along the edge.
@@ -227,7 +228,7 @@ def line_chart(
     for tick in _ticks(start, end, 6):
         parts.append(f'<text x="{_short(across(tick))}" y="{below + 17}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<path class="axis" d="M{left} {below}H{right}"/>')
-    parts.append(f'<text class="soft" x="{right}" y="{HEIGHT - 4}" text-anchor="end">training step</text>')
+    parts.append(f'<text class="soft" x="{right}" y="{HEIGHT - 4}" text-anchor="end">{along}</text>')
     references = references or {}
     for value in references.values():
         parts.append(f'<path class="reference" d="M{left} {_short(up(value))}H{right}"/>')
