@@ -190,10 +190,10 @@ def line_chart(
     chosen: float | None = None,
     first_style: int = 0,
 ) -> str:
-    """Curves over what `along` names, several with a legend. `low` None fits the axis; gaps where a value is None or not finite.
+    """Curves over what `along` names, several with a legend; gaps where a value is None or not finite.
 
-    `references` are named horizontal lines, `chosen` a step to point out. Frames that a few spikes would flatten end
-    at 1.5 times the 98th percentile; spikes are drawn along the edge.
+    `references` are named horizontal lines, `chosen` a step to point out. `low` None fits the axis. Frames that a few
+    spikes would flatten end at 1.5 times the 98th percentile; spikes are drawn along the edge.
     """
     if not len(x):
         return ""
