@@ -28,6 +28,7 @@ from steelshift.inspection import inspector as artifact
 from steelshift.judging import evaluate, open_target_labels
 from steelshift.lines import read_lines
 from steelshift.methods import METHODS, SourceOnly
+from steelshift.nn.encoders import build_encoder
 from steelshift.selection import validators
 from steelshift.stages import Training
 from steelshift.training import checkpoint, loop
@@ -343,6 +344,24 @@ def test_methods_without_a_task_loss_move_their_encoder_at_a_rate_of_their_own(
     after = artifact.load(tmp_path / "still").encoder.state_dict()
     known = {key: before[name] for name in before for key in after if name.endswith(f"shared_encoder.{key}")}
     assert len(known) == len(after) and all(torch.equal(after[key], known[key]) for key in after)
+
+
+def test_pretrained_layers_learn_at_a_rate_of_their_own_and_a_new_bottleneck_at_that_of_what_is_new(
+    lines: Path, tmp_path: Path
+) -> None:
+    trained = build_encoder("alexnet", 64)
+    convolutions = {f"features.{key}": value for key, value in trained.trunk[0].state_dict().items()}
+    safetensors.torch.save_file(convolutions, tmp_path / "weights.safetensors")
+    kept = {"weights": str(tmp_path / "weights.safetensors"), "encoder_lr": 0.0, "method": "source_only"}
+    config = tiny_config(lines, tmp_path / "run", **kept)
+    fit(config)
+    layers = artifact.load(tmp_path / "run").encoder.trunk
+    assert all(torch.allclose(layers[0].state_dict()[key[9:]], value) for key, value in convolutions.items())
+    slow, new = loop._groups("shared_encoder", trained, config)
+    assert slow["factor"] == 0.0 and new["factor"] == 1.0 and len(slow["params"]) == len(convolutions)
+    assert [id(value) for value in new["params"]] == [id(value) for value in trained.trunk[2].parameters()]
+    [every] = loop._groups("shared_encoder", trained, tiny_config(lines, tmp_path, encoder_lr=0.5))
+    assert every["factor"] == 0.5 and len(every["params"]) == len(convolutions) + 2
 
 
 def test_images_of_a_labelled_sheet_are_no_test_any_more(lines: Path, tmp_path: Path) -> None:

@@ -107,6 +107,10 @@ def build_encoder(
         raise UsageError("encoder_does_not_fit", name=name, size=size, why=_first_line(error)) from error
 
 
+class NewBottleneck(nn.Linear):
+    """The layer before the feature that no published weights have: among pretrained layers, the one that is new."""
+
+
 def last_convolution(encoder: nn.Module) -> nn.Module:
     """The layer whose maps heat maps are drawn from."""
     name = [name for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)][-1]
@@ -128,7 +132,7 @@ def _alexnet(size: int, feature: Feature, weights: str | Path | None) -> nn.Modu
         layers.append(whole.classifier[:-1])
         width = 4096
     if feature in ("conv_bottleneck", "fc7_bottleneck"):
-        layers += [nn.Linear(width, BOTTLENECK), nn.ReLU()]
+        layers += [NewBottleneck(width, BOTTLENECK), nn.ReLU()]
     if weights is None:
         for layer in layers:
             layer.apply(_initialize)

@@ -83,7 +83,7 @@ class Checkpoints:
 def _tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
     tensors = {f"method/{key}": value.contiguous() for key, value in method.state_dict().items()}
     for name, optimizer in optimizers.items():
-        for index, parameter in enumerate(_parameters(optimizer)):
+        for index, parameter in enumerate(parameters_of(optimizer)):
             for key, value in optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).contiguous()
@@ -99,12 +99,12 @@ def _restore(tensors: dict[str, Tensor], method: Method, optimizers: dict[str, O
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
             _, name, index, entry = key.split("/")
-            parameter = _parameters(optimizers[name])[int(index)]
+            parameter = parameters_of(optimizers[name])[int(index)]
             if value.shape == parameter.shape:  # in the layout of the parameter, as the optimizer made it
                 value = torch.empty_like(parameter).copy_(value)
             value = value.to(parameter.device)
             optimizers[name].state[parameter][entry] = value
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

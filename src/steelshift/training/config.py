@@ -88,7 +88,7 @@ class Config:
     lr: float | None = None
     """Learning rate of new layers."""
     encoder_lr: float | None = None
-    """Factor on the learning rate of encoders."""
+    """Factor on the learning rate of encoders, but of a bottleneck that is new behind pretrained layers."""
     weight_decay: float | None = None
     """Weight decay."""
     schedule: Schedule | None = None

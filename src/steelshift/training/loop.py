@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -19,9 +20,10 @@ from steelshift.errors import Interrupted, RunFailed
 from steelshift.files import append_text, write_bytes, write_text
 from steelshift.methods import Method
 from steelshift.methods.method import Update
+from steelshift.nn.encoders import NewBottleneck
 from steelshift.nn.normalization import settle
 from steelshift.signals import stop_requests
-from steelshift.training.checkpoint import Checkpoints, Progress
+from steelshift.training.checkpoint import Checkpoints, Progress, parameters_of
 from steelshift.training.config import Config
 from steelshift.training.precision import Fast
 
@@ -125,7 +127,7 @@ def _step(
         rate = learning_rate(config.schedule, step, phase.steps) * progress.lr_scale
         rate *= method.own_rates.get(name, config.lr)
         for group in optimizer.param_groups:
-            group["lr"] = rate * (config.encoder_lr * method.encoder_rate if name.endswith("encoder") else 1.0)
+            group["lr"] = rate * (method.encoder_rate if name.endswith("encoder") else 1.0) * group["factor"]
     source = phase.source[step]
     target = phase.target[step] if method.sees_target and phase.target else None
     if method.looks_at_target and step % phase.target.epoch == 0:
@@ -136,7 +138,7 @@ def _step(
     for update in _under_autocast(method.updates(source, target, step / phase.steps), fast):
         for child in method.children():
             child.zero_grad(set_to_none=True)
-        update.backward([value for name in update.moves for value in optimizers[name].param_groups[0]["params"]])
+        update.backward([value for name in update.moves for value in parameters_of(optimizers[name])])
         finite = update.loss.detach().isfinite()
         for name in update.moves:
             norm = nn.utils.clip_grad_norm_(method.get_submodule(name).parameters(), config.clip)
@@ -163,7 +165,7 @@ def _optimizers(method: Method, config: Config) -> dict[str, Optimizer]:
     """One a child, so that each update steps just what it moves."""
     found: dict[str, Optimizer] = {}
     for name, child in method.named_children():
-        parameters = [parameter for parameter in child.parameters() if parameter.requires_grad]
+        parameters = _groups(name, child, config)
         if not parameters:
             continue
         if name in method.own_rates:
@@ -178,6 +180,19 @@ def _optimizers(method: Method, config: Config) -> dict[str, Optimizer]:
                 parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True
             )
     return found
+
+
+def _groups(name: str, child: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """A child's parameters by their factor on the learning rate: a bottleneck after pretrained layers is new."""
+    new = [module for module in child.modules() if config.weights and isinstance(module, NewBottleneck)]
+    fresh = {id(value) for module in new for value in module.parameters()}
+    learned = [value for value in child.parameters() if value.requires_grad]
+    slow = config.encoder_lr if name.endswith("encoder") else 1.0
+    groups = [
+        {"params": [value for value in learned if id(value) not in fresh], "factor": slow},
+        {"params": [value for value in learned if id(value) in fresh], "factor": 1.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _under_autocast(updates: Iterator[Update], fast: Fast) -> Iterator[Update]:
