@@ -30,6 +30,8 @@ from steelshift.files import locked
 from steelshift.methods import METHODS
 from steelshift.training.config import VALIDATORS
 
+pytestmark = pytest.mark.whole
+
 TINY = {"size": 64, "batch": 8, "steps": 4, "pretrain_steps": 3, "candidates": 2, "encoder": "test_resnet"}
 SUITE = {
     "seeds": [0, 1],

@@ -35,6 +35,8 @@ from steelshift.training import checkpoint, loop
 from steelshift.training.config import Config, from_mapping, resolve
 from steelshift.training.precision import choose
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def finished(lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

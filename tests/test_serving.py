@@ -38,6 +38,8 @@ from steelshift.serving.engine import Source, WorkerEnded
 from steelshift.serving.limits import Limits
 from steelshift.serving.serve import pixels_of, prepared, size_of
 
+pytestmark = pytest.mark.whole
+
 HASH = "ab" * 32
 PNG = {"Content-Type": "image/png"}
 EVIL = "<img src=x onerror=document.title=1>"

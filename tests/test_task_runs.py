@@ -26,6 +26,8 @@ from steelshift.tasking import calibrate_tasks
 from steelshift.training.config import Config, resolve
 from test_run import digests, weights
 
+pytestmark = pytest.mark.whole
+
 TASKS = """
 瑕疵 type:
   classes: [qualified, crazing, inclusion, patches, pitting, rolled-in scale, scratches]
