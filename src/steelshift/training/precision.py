@@ -69,7 +69,8 @@ def describe(fast: Fast) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "processor": processor(fast.device),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "amx": _cpu_multiplies_bf16(),
+        "amx": _has("amx_tile"),
+        "avx512_bf16": _has("avx512_bf16"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": platform.system(),
@@ -88,5 +89,10 @@ def processor(device: torch.device) -> str:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    """By AMX, or by AVX512-BF16 (AlexNet and ResNet-18 train 1.5 to 2 times as fast as in fp32)."""
+    return any(_has(name) for name in ("amx_tile", "avx512_bf16"))
+
+
+def _has(instructions: str) -> bool:
+    probe = getattr(torch.cpu, f"_is_{instructions}_supported", None)  # not in every version of torch
     return bool(probe and probe())
