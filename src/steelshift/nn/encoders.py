@@ -4,6 +4,7 @@ An encoder is a trunk of torchvision or timm, cut before its last classifying la
 of four readings of where "the feature" is taken.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,11 +120,13 @@ def last_convolution(encoder: nn.Module) -> nn.Module:
 
 
 def _alexnet(size: int, feature: Feature, weights: str | Path | None) -> nn.Module:
-    whole = torchvision.models.alexnet(weights=_downloadable("alexnet", weights))
+    random = weights is None
+    # Random weights are drawn when it is known which layers stay: those fully connected, most of all, often go.
+    with torch.device("meta") if random else nullcontext(), torch.no_grad():
+        whole = torchvision.models.alexnet(weights=_downloadable("alexnet", weights))
+        width = whole.features(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
     _load(whole, weights, cut="classifier." if feature.startswith("conv") else "classifier.6.")
     layers: list[nn.Module] = [whole.features]
-    with torch.no_grad():
-        width = whole.features(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
     if feature != "conv_bottleneck":
         layers.append(whole.avgpool)  # the fully connected layers expect 6 x 6
         width = 256 * 6 * 6
@@ -133,10 +136,8 @@ def _alexnet(size: int, feature: Feature, weights: str | Path | None) -> nn.Modu
         width = 4096
     if feature in ("conv_bottleneck", "fc7_bottleneck"):
         layers += [NewBottleneck(width, BOTTLENECK), nn.ReLU()]
-    if weights is None:
-        for layer in layers:
-            layer.apply(_initialize)
-    return nn.Sequential(*layers)
+    trunk = nn.Sequential(*layers)
+    return trunk.to_empty(device="cpu").apply(_initialize) if random else trunk
 
 
 def _initialize(module: nn.Module) -> None:
