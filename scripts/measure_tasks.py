@@ -266,9 +266,10 @@ def labels_for(suite: Suite, rows: list[dict[str, str]]) -> list[str]:
     alone = curves.pop("alone", {})
     lines = []
     for name, others in curves.items():
-        counts = sorted(set.intersection(*(set(curve) for each in (alone, others) for curve in each.values())))
-        seeds = sorted(alone.keys() & others.keys())
-        if not seeds or not counts:
+        counts = sorted({n for each in (alone, others) for curve in each.values() for n in curve})
+        seeds = [seed for seed in sorted(alone.keys() & others.keys())  # measured whole
+                 if all(set(each[seed]) == set(counts) for each in (alone, others))]  # fmt: skip
+        if not seeds:
             continue
         one, many = (np.array([[each[seed][n] for n in counts] for seed in seeds]) for each in (alone, others))
         for place, wanted in enumerate(counts):
