@@ -10,7 +10,9 @@ from steelshift.nn.encoders import Encoder, build_encoder, last_convolution
 from steelshift.nn.heads import Heads, Ordinal
 from steelshift.nn.sharing import (
     SCHEDULE,
+    WIDE,
     CrossStitch,
+    GroupedConvolution,
     SharedLayer,
     SharedTrunk,
     Sharing,
@@ -112,6 +114,20 @@ def test_one_pass_equals_a_loop_over_the_tasks(make, ratios):
     assert found.shape == wanted.shape
     assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
     assert ratios == (1.0,) or not torch.allclose(found[:, 0], found[:, 1])
+
+
+@pytest.mark.parametrize(("inputs", "bias"), [(WIDE, True), (WIDE, False), (3, True)])
+def test_a_convolution_a_task_is_the_librarys_grouped_one(inputs, bias):
+    torch.manual_seed(0)
+    grouped = nn.Conv2d(3 * inputs, 12, 3, stride=2, padding=1, dilation=2, groups=3, bias=bias)
+    ours = GroupedConvolution(3 * inputs, 12, 3, stride=2, padding=1, dilation=2, groups=3, bias=bias)
+    ours.load_state_dict(grouped.state_dict())
+    maps = torch.randn(2, 3 * inputs, 9, 11)
+    wanted, found = grouped(maps), ours(maps)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    wanted.square().sum().backward()
+    found.square().sum().backward()
+    assert torch.allclose(ours.weight.grad, grouped.weight.grad, rtol=1e-4, atol=1e-3)
 
 
 def test_hard_sharing_is_the_plain_network_and_every_task_begins_with_it():

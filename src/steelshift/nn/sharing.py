@@ -5,7 +5,7 @@ Layer l of a network of c channels has s = round(rho c) shared channels and p = 
     h_shared = f(W_shared h_shared'),   h_t = f(W_t [h_shared'; h_t'])
 
 so that shared channels read only shared inputs. All tasks run in one pass: one convolution reads the shared inputs for
-everything that is computed from them, one grouped convolution the private inputs, and both are added.
+everything that is computed from them, a grouped one the private inputs, and both are added.
 
 rho = 1 everywhere is hard sharing, rho = 0 everywhere are separate networks, and those with a mixing matrix of the
 tasks after every layer are cross-stitch networks (Misra et al., CVPR 2016).
@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.vgg import VGG
@@ -32,6 +33,9 @@ OWN = 0.9
 FASTER = 10.0
 """In what unit the mixing matrix is kept: steps of Adam are ten times as long in it, those of SGD a hundred times, as
 published. With the networks' own rate it would stay where it begins."""
+
+WIDE = 64
+"""Channels a task from which its convolution is computed by itself."""
 
 
 class Width(NamedTuple):
@@ -108,10 +112,23 @@ class SharedLayer(nn.Module):
         found = self.reads_shared(values[:, :shared] if self.before.private else values)
         if self.reads_private is None:
             return found
-        own = self.reads_private(values[:, shared:])
-        if not self.after.shared:
-            return found + own
-        return torch.cat([found[:, : self.after.shared], found[:, self.after.shared :] + own], 1)
+        found[:, self.after.shared :] += self.reads_private(values[:, shared:])
+        return found
+
+
+class GroupedConvolution(nn.Conv2d):
+    """A convolution a task, on channels that lie side by side.
+
+    Where they are many, one after the other: the library's own grouped convolution takes up to 1.5 times as long there.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if self.in_channels < WIDE * self.groups:
+            return super().forward(maps)
+        form = (self.stride, self.padding, self.dilation)
+        biases = [None] * self.groups if self.bias is None else self.bias.chunk(self.groups)
+        of_task = zip(maps.chunk(self.groups, 1), self.weight.chunk(self.groups), biases, strict=True)
+        return torch.cat([F.conv2d(own, weight, bias, *form) for own, weight, bias in of_task], 1)
 
 
 class GroupedLinear(nn.Module):
@@ -331,7 +348,8 @@ def _like(plain: nn.Conv2d | nn.Linear, inputs: int, outputs: int, groups: int =
             return nn.Linear(inputs, outputs, bias)
         return GroupedLinear(inputs // groups, outputs // groups, groups, bias)
     form = (plain.kernel_size, plain.stride, plain.padding, plain.dilation)
-    return nn.Conv2d(inputs, outputs, *form, groups=groups, bias=bias)
+    kind = nn.Conv2d if groups == 1 else GroupedConvolution
+    return kind(inputs, outputs, *form, groups=groups, bias=bias)
 
 
 @torch.no_grad()
