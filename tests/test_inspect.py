@@ -485,6 +485,13 @@ def test_a_signal_ends_watching_cleanly(out: Path, folder: Path, tmp_path: Path)
     assert main(["inspect", str(out), str(folder / "画.txt"), "--out", str(table), "--watch"]) == 2
 
 
+def test_a_manifest_is_not_overwritten_by_its_own_answers(out: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.png", encoded(image(0, 0)))
+    manifest = write(tmp_path / "line.csv", b"path,label\na.png,x\n")
+    assert main(["inspect", str(out), str(manifest), "--out", str(tmp_path / "." / "line.csv")]) == 2
+    assert manifest.read_bytes() == b"path,label\na.png,x\n"
+
+
 # The same bytes, the same answer
 
 

@@ -521,6 +521,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "No heat maps can be drawn from the exported {encoder}: its form is not known, or it has several tasks.",
         "导出的 {encoder} 无法绘制热图：其形式未知，或有多个任务。",
     ),
+    "output_is_input": (
+        "{path} is read here and would be overwritten; name another file for --out.",
+        "{path} 是这里要读取的文件，会被覆盖；请为 --out 指定另一个文件。",
+    ),
     "output_suffix": (
         "{path} must end in .csv, .jsonl or .parquet.",
         "{path} 必须以 .csv、.jsonl 或 .parquet 结尾。",

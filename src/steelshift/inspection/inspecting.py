@@ -34,6 +34,8 @@ class Wishes:
     def check(self, sources: Sequence[Path], out: Path) -> None:
         """Raises UsageError for what cannot be done."""
         check_table(out, appended=self.watch)
+        if out.resolve() in (source.resolve() for source in sources):
+            raise UsageError("output_is_input", path=out)
         if not set(self.fail_on) <= set(FAILING):
             raise UsageError("option_range", key="fail_on", value=",".join(self.fail_on), range=", ".join(FAILING))
         if self.every < 1:
