@@ -46,9 +46,12 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
     Raises UsageError, DataError, ArtifactRefused, RunFailed.
     """
     network, size = _network(run)
-    rival = _network(against)[0] if against is not None else None
-    if rival is not None and [each.name for each in rival.tasks] != [each.name for each in network.tasks]:
+    rival, its_size = _network(against) if against is not None else (None, size)
+    asked = [[(task.name, task.classes) for task in each.tasks] for each in (network, rival) if each is not None]
+    if asked[0] != asked[-1]:
         raise UsageError("analyse_other_tasks", run=run, other=against)
+    if its_size != size:
+        raise UsageError("analyse_other_encoder")
     tasks = network.tasks
     with tempfile.TemporaryDirectory() as folder, showing(say("analysing"), 4) as advance:
         parts = {name: _part(run, name, tasks, Path(folder)) for name in ("train", "test")}
