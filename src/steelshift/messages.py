@@ -129,8 +129,7 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{other} 与 {run} 的任务不同。请比较使用同一任务文件的运行。",
     ),
     "analyse_other_encoder": (
-        "The two runs have other encoders or image sizes, so their gradients cannot be compared. Compare runs that share "
-        "both.",
+        "The two runs differ in encoder or image size, so their gradients cannot be compared. Compare runs of one.",
         "两次运行的编码器或图像尺寸不同，无法比较梯度。请比较两者都相同的运行。",
     ),
     "analysing": ("analyse", "分析"),
