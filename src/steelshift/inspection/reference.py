@@ -63,10 +63,9 @@ class Reference:
     def compare(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (B, F) -> how strange each is, float32 (B,), and its nearest examples by angle, int (B, 3)."""
         given = directions(features)
-        placed = given @ self.within
-        far = (
-            (placed * placed).sum(1, keepdims=True) - 2 * placed @ self.means.T + (self.means * self.means).sum(1)
-        ).min(1)
+        centre = self.means.mean(0)  # far from it, the squares below would cancel to a few digits
+        placed, means = given @ self.within - centre, self.means - centre
+        far = ((placed * placed).sum(1, keepdims=True) - 2 * placed @ means.T + (means * means).sum(1)).min(1)
         at_large = np.square(given @ self.overall - self.middle).sum(1)
         likeness = given @ self.examples.T
         shown = min(SHOWN, len(self.examples))
