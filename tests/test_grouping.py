@@ -83,6 +83,8 @@ def test_what_cannot_be_grouped_is_refused_and_nothing_written(place, tmp_path, 
     assert group(place, tmp_path / "groups.csv") == 2
     assert group(place, out, tasks="one.yaml") == 2
     assert group(place, out, "--groups", "4") == 2
+    declared = (place / "tasks.yaml").read_bytes()
+    assert group(place, place / "tasks.yaml") == 2 and (place / "tasks.yaml").read_bytes() == declared
     assert group(place, out, tasks="absent.yaml") == 3
     assert group(place, out, tasks="nothing.yaml") == 2
     assert "absent" in capsys.readouterr().err

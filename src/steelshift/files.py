@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import yaml
 
-from steelshift.errors import RunFailed
+from steelshift.errors import RunFailed, UsageError
 
 
 class _Words(yaml.SafeLoader):
@@ -59,6 +59,12 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], None], *, lasting: b
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def keep_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises UsageError where `out` is one of the files that are read."""
+    if out.resolve() in (path.resolve() for path in inputs):
+        raise UsageError("output_is_input", path=out)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from steelshift.data.stream import SourceStream, resized
 from steelshift.data.table import read_images
 from steelshift.data.tasks import Task, check_data, columns_of, known, load_tasks, read_task_labels, strata
 from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
-from steelshift.files import write_bytes, write_text
+from steelshift.files import keep_inputs, write_bytes, write_text
 from steelshift.messages import say
 from steelshift.methods import METHODS
 from steelshift.methods.method import Start
@@ -58,6 +58,7 @@ def group(
     """
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError("groups_not_yaml", path=out)
+    keep_inputs(out, [tasks_file, *places])
     tasks = load_tasks(tasks_file)
     if len(tasks) < 2:
         raise UsageError("groups_of_one", path=tasks_file)

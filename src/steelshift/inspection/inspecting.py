@@ -9,6 +9,7 @@ from typing import Literal
 
 from steelshift.data.sources import Found, find_images, need_for
 from steelshift.errors import UsageError
+from steelshift.files import keep_inputs
 from steelshift.inspection.outputs import copy_for_review, heat_picture, is_defect, write_heat_map
 from steelshift.inspection.rows import ImageRow, Inspected, check_table, inspect_images, limits_of, write_rows
 from steelshift.inspection.specification import Judge
@@ -34,8 +35,7 @@ class Wishes:
     def check(self, sources: Sequence[Path], out: Path) -> None:
         """Raises UsageError for what cannot be done."""
         check_table(out, appended=self.watch)
-        if out.resolve() in (source.resolve() for source in sources):
-            raise UsageError("output_is_input", path=out)
+        keep_inputs(out, sources)
         if not set(self.fail_on) <= set(FAILING):
             raise UsageError("option_range", key="fail_on", value=",".join(self.fail_on), range=", ".join(FAILING))
         if self.every < 1:
