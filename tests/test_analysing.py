@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from steelshift import relating
+from steelshift import analysing, relating
 from steelshift.cli import main
 from steelshift.data.camera import Shift
 from steelshift.data.synthetic import CLASSES, EXTENTS, write_lines
@@ -66,5 +66,24 @@ def test_what_cannot_be_analysed_is_refused(runs, tmp_path, capsys):
     assert main(["tasks", "analyse", str(tmp_path / "empty")]) == 2
     assert main(["tasks", "analyse", str(runs / "hard"), "--against", str(tmp_path / "empty")]) == 2
     assert main(["tasks", "analyse", str(runs / "hard"), "--score", "2"]) == 2
+    (runs / "fewer.yaml").write_text(
+        yaml.safe_dump(TASKS | {"faults": TASKS["faults"] | {"classes": list(CLASSES[1:4])}}, allow_unicode=True,
+                       sort_keys=False), encoding="utf-8")  # fmt: skip
+    short = ["--source", str(runs / "lines/source.csv"), "--batch", "8", "--steps", "1", "--pretrain-steps", "0"]
+    for name, tasks, size in (("larger", "tasks", "72"), ("fewer", "fewer", "64")):
+        given = ["--tasks", str(runs / f"{tasks}.yaml"), "--size", size, "--out", str(runs / name)]
+        assert main(["fit", *given, *short, "--candidates", "1", "--method", "multitask"]) == 0
+        assert main(["tasks", "analyse", str(runs / "hard"), "--against", str(runs / name)]) == 2
     assert not (runs / "hard/tasks").exists()
     assert "fit --tasks" in capsys.readouterr().err
+
+
+def test_images_are_read_with_the_bits_of_the_run(runs, monkeypatch):
+    run = runs / "twelve bits"
+    given = ["--tasks", str(runs / "tasks.yaml"), "--source", str(runs / "lines/source.csv"), "--bit-depth", "12"]
+    short = ["--size", "64", "--batch", "8", "--steps", "1", "--pretrain-steps", "0", "--candidates", "1"]
+    assert main(["fit", *given, *short, "--method", "multitask", "--out", str(run)]) == 0
+    read, asked = analysing.cache_pixels, []
+    monkeypatch.setattr(analysing, "cache_pixels", lambda *a, **k: asked.append(k["bit_depth"]) or read(*a, **k))
+    assert main(["tasks", "analyse", str(run)]) == 0
+    assert asked == [12, 12]

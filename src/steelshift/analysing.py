@@ -18,6 +18,7 @@ from steelshift.errors import DataError, UsageError
 from steelshift.files import write_bytes, write_json
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
+from steelshift.inspection.specification import Specification
 from steelshift.lines import locked_tasks
 from steelshift.messages import say
 from steelshift.multitask.conflict import Conflict, reduction
@@ -45,16 +46,17 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
 
     Raises UsageError, DataError, ArtifactRefused, RunFailed.
     """
-    network, size = _network(run)
-    rival, its_size = _network(against) if against is not None else (None, size)
-    asked = [[(task.name, task.classes) for task in each.tasks] for each in (network, rival) if each is not None]
-    if asked[0] != asked[-1]:
-        raise UsageError("analyse_other_tasks", run=run, other=against)
-    if its_size != size:
-        raise UsageError("analyse_other_encoder")
-    tasks = network.tasks
+    network, specification = _network(run)
+    tasks, size = network.tasks, specification.size
+    rival = None
+    if against is not None:
+        rival, its_own = _network(against)
+        if [(task.name, task.classes) for task in rival.tasks] != [(task.name, task.classes) for task in tasks]:
+            raise UsageError("analyse_other_tasks", run=run, other=against)
+        if its_own.size != size:
+            raise UsageError("analyse_other_encoder")
     with tempfile.TemporaryDirectory() as folder, showing(say("analysing"), 4) as advance:
-        parts = {name: _part(run, name, tasks, Path(folder)) for name in ("train", "test")}
+        parts = {name: _part(run, name, tasks, specification.bit_depth, Path(folder)) for name in ("train", "test")}
         images = {name: resized(cache, np.arange(len(cache)), size) for name, (cache, _) in parts.items()}
         labels = {
             name: {task: torch.from_numpy(values) for task, values in found.items()}
@@ -96,18 +98,19 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
     return found
 
 
-def _network(run: Path) -> tuple[Network, int]:
-    """The network of a run of declared tasks, and the side of its images."""
+def _network(run: Path) -> tuple[Network, Specification]:
+    """The network of a run of declared tasks, and how it takes its images."""
     if not artifact.of_tasks(run):
         raise UsageError("analyse_one_task", run=run)
     inspector = artifact.load(run)
     specification = inspector.specification
-    return Network(
-        inspector.encoder, inspector.classifier, locked_tasks(run), specification.columns
-    ), specification.size
+    network = Network(inspector.encoder, inspector.classifier, locked_tasks(run), specification.columns)
+    return network, specification
 
 
-def _part(run: Path, name: str, tasks: tuple[Task, ...], folder: Path) -> tuple[PixelCache, dict[str, np.ndarray]]:
+def _part(
+    run: Path, name: str, tasks: tuple[Task, ...], bit_depth: int | None, folder: Path
+) -> tuple[PixelCache, dict[str, np.ndarray]]:
     """Source images of a part of a run, train or test, and their labels by task."""
     try:
         places = [Path(each) for each in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["source"]]
@@ -120,7 +123,7 @@ def _part(run: Path, name: str, tasks: tuple[Task, ...], folder: Path) -> tuple[
     if not len(table):
         raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
     limited = np.random.default_rng(0).permutation(len(table))[:PROBE]
-    cache = cache_pixels(table.take(np.sort(limited)), folder / name)
+    cache = cache_pixels(table.take(np.sort(limited)), folder / name, bit_depth=bit_depth)
     labels, _ = read_task_labels(places, tasks, cache.table)
     return cache, labels
 
