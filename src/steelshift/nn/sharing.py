@@ -35,7 +35,7 @@ FASTER = 10.0
 published. With the networks' own rate it would stay where it begins."""
 
 WIDE = 64
-"""Channels a task from which its convolution is computed by itself."""
+"""Channels a task from which its convolution is computed by itself; benchmarks/multitask.py measures the whole."""
 
 
 class Width(NamedTuple):
