@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from steelshift.selection import estimate
 from steelshift.selection.answers import Answers
-from steelshift.selection.estimate import View, interval, judge_blind, labels_needed, wilson
+from steelshift.selection.estimate import View, interval, judge_blind, labels_needed, more_labels, wilson
 
 
 def line(
@@ -318,6 +318,26 @@ def test_intervals_of_a_handful(answers: list[int], right: bool) -> None:
     accuracy, low, high, size = interval(np.full(count, right), np.array(answers), np.array([0, 1, 2, 3, 0, 1]))
     assert accuracy == pytest.approx(float(right))
     assert 0 <= low <= accuracy <= high <= 1 and high - low > 0.3 and size > 0
+
+
+@pytest.mark.parametrize("count", [24, 100])
+@pytest.mark.parametrize("uneven", [1, 5])
+def test_how_many_labels_more_is_told_from_few(count: int, uneven: int) -> None:
+    rng = np.random.default_rng(0)
+    all_answers = rng.integers(0, 6, 400)
+    right = rng.random(400) < np.array([0.99, 0.99, 0.95, 0.9, 0.7, 0.6])[all_answers]
+
+    def drawn(n: int, weight: int) -> tuple[float, float, float, float]:
+        p = np.where(all_answers < 2, weight, 1)
+        rows = rng.choice(400, n, replace=False, p=p / p.sum())
+        return interval(right[rows], all_answers[rows], all_answers)
+
+    def half(n: int) -> float:
+        return float(np.mean([(high - low) / 2 for _, low, high, _ in (drawn(n, 1) for _ in range(50))]))
+
+    needed = next(n for n in range(100, 400, 5) if half(n) <= 0.05)
+    told = [more_labels(found[0], count, found[3], 0.05) for found in (drawn(count, uneven) for _ in range(200))]
+    assert 0.6 * needed < count + np.median(told) < 1.5 * needed
 
 
 def test_wilson_and_how_many_labels() -> None:

@@ -4,7 +4,6 @@ Here, and for the oracle, is the one place where labels of the target line are o
 train with come in by `lines`, and leave the test split.
 """
 
-import math
 import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from steelshift.lines import Lines, locked_holders, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.selection.answers import Answers
-from steelshift.selection.estimate import interval, labels_needed
+from steelshift.selection.estimate import interval, more_labels
 from steelshift.selection.metrics import open_set_scores, scores
 from steelshift.selection.reject import calibration_error, rate_needed, risk_coverage
 from steelshift.stages import Training
@@ -176,7 +175,6 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
     places = np.array([rows[name] for name in inside])
     right = answers[places] == np.array([known[name] for name in inside])
     accuracy, low, high, size = interval(right, answers[places], answers)
-    needed = labels_needed(accuracy, points / 100) * len(inside) / size
     return {
         "n": len(inside),
         "unknown": sum(known[name] == UNKNOWN for name in inside),
@@ -184,7 +182,7 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
         "low": low,
         "high": high,
         "points": points,
-        "more": max(0, math.ceil(needed) - len(inside)),
+        "more": more_labels(accuracy, len(inside), size, points / 100),
         "left": len(rows) - len(inside),
     }
 

@@ -5,6 +5,7 @@ No function of answers alone can be right on every new line, so three things are
 the lines differ little, a bound that asks for less, and a verdict that says which of the two to look at, if either.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -369,3 +370,11 @@ def labels_needed(share: float, half: float) -> int:
         least, most = wilson(share, middle)
         low, high = (low, middle) if (most - least) / 2 <= half else (middle + 1, high)
     return low
+
+
+def more_labels(share: float, count: int, size: float, half: float) -> int:
+    """How many labels drawn evenly are wanted beside the `count` at hand, which say as much as `size` drawn evenly.
+
+    Where strata make them say more, they will make those to come say more too.
+    """
+    return max(0, math.ceil((labels_needed(share, half) - size) * min(1.0, count / size)))
