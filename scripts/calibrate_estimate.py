@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from steelshift.bench.table import read_results
+from steelshift.bench.sheets import read_results
+from steelshift.bench.table import table_of
 from steelshift.estimating import read_views
 from steelshift.selection.estimate import judge_blind
 
@@ -64,7 +65,7 @@ SIGNS = ("estimate", "atc", "cot", "cott", "doc", "agreement", "bound")
 
 def runs_of(folder: Path, pairs: list[str] | None) -> list[tuple[Path, dict[str, Any]]]:
     """Arrays and row of every run of a suite that kept its arrays."""
-    rows = [row for row in read_results(folder) if not row["error"] and (not pairs or row["pair"] in pairs)]
+    rows = [row for row in read_results(table_of(folder)) if not row["error"] and (not pairs or row["pair"] in pairs)]
     found = [(folder / "arrays" / row["pair"] / row["seed"] / f"{row['method']}.npz", row) for row in rows]
     return [(path, row) for path, row in found if path.exists()]
 

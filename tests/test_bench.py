@@ -16,9 +16,10 @@ from PIL import Image
 
 from builders import write, write_line
 from steelshift.bench import running
-from steelshift.bench.judges import compare_validators, rank_correlation, read_checkpoints, render_validators
+from steelshift.bench.judges import compare_validators, rank_correlation, render_validators
 from steelshift.bench.pairs import prepare
 from steelshift.bench.running import COLUMNS, run_suite
+from steelshift.bench.sheets import read_checkpoints
 from steelshift.bench.suite import Pair, hash_of, load_suite
 from steelshift.bench.table import HEADINGS, OVERALL, by_pair, mean_and_interval, render_table
 from steelshift.bench.worker import CHOOSING
@@ -155,6 +156,53 @@ def test_a_folder_of_other_files_or_other_threads_is_refused(tmp_path: Path) -> 
     assert caught.value.key == "other_threads"
 
 
+def test_bad_data_is_one_sentence_and_what_was_refused_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = {"source": ["absent"], "target": ["absent"]}
+    command = ["bench", str(written(tmp_path, pairs={"p": pair})), "--jobs", "2", "--out", str(tmp_path / "out")]
+    assert main(command) == 3
+    said = capsys.readouterr().err
+    assert "neither a folder nor a manifest" in said and "Traceback" not in said
+    assert all("Traceback" not in log.read_text() for log in (tmp_path / "out" / "logs").iterdir())
+    drawn = {"synthetic": "mild", "images": 70, "unknown": ["dragon"]}
+    (tmp_path / "new").mkdir()
+    with pytest.raises(UsageError) as caught:
+        run_suite(written(tmp_path, pairs={"p": drawn}), tmp_path / "new", resume=False, jobs=2)
+    assert caught.value.key == "pair_class" and list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(UsageError):
+        run_suite(written(tmp_path), tmp_path / "new", resume=False, jobs=2, known=tmp_path / "absent.csv")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_damaged_table_is_refused_with_its_row(finished: Path, tmp_path: Path) -> None:
+    text = (finished / "results.csv").read_text(encoding="utf-8")
+    first = rows(finished)[0]
+    spoilt = {
+        "cut": text[:-40],
+        "cut at a comma": text[: text.rindex(",") + 1],
+        "a score": text.replace(f",{first['selected']},", ",0.x,"),
+        "a curve": text.replace(first["by_step"], first["by_step"] + " 0.5"),
+        "a curve of words": text.replace(first["by_step"], "one two"),
+        "a seed": text.replace(",dann,0,", ",dann,zero,"),
+    }
+    for name, content in spoilt.items():
+        assert content != text
+        (tmp_path / "results.csv").write_text(content, encoding="utf-8")
+        with pytest.raises(UsageError) as caught:
+            render_table(tmp_path, "md")
+        assert caught.value.key == "sheet_damaged", name
+        with pytest.raises(UsageError) as caught:
+            run_suite(written(tmp_path), tmp_path / "out", resume=False, jobs=2, known=tmp_path / "results.csv")
+        assert caught.value.key == "sheet_damaged" and list((tmp_path / "out").iterdir()) == [], name
+    text = (finished / "validators.csv").read_text(encoding="utf-8")
+    for content in (text[:-30], text.replace(",", ",x", 9)):
+        (tmp_path / "validators.csv").write_text(content, encoding="utf-8")
+        with pytest.raises(UsageError) as caught:
+            read_checkpoints(tmp_path)
+        assert caught.value.key in ("sheet_damaged", "no_validators")
+
+
 def test_two_suites_do_not_run_in_one_folder(finished: Path, tmp_path: Path) -> None:
     with locked(finished / "bench.json", wait=False) as mine:
         assert mine
@@ -204,6 +252,8 @@ def test_the_hash_follows_the_rates_of_a_method(tmp_path: Path, monkeypatch: pyt
         ({"pairs": {"x": {"photographed": "$NOT_SET_ANYWHERE/NEU"}}}, "suite_variable"),
         ({"methods": {"x": {"method": "nonesuch"}}}, "unknown_method"),
         ({"methods": {"x": {"seed": 3}}}, "suite_gives"),
+        ({"methods": {"x": {"knobs": 5}}}, "wrong_value"),
+        ({"methods": {"x": {"method": ["dann"]}}}, "wrong_value"),
         ({"methods": {"x": {"knobs": {"lambda": 3}}}}, "unknown_key"),
     ],
 )

@@ -47,6 +47,7 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
     Raises UsageError, DataError, ArtifactRefused, RunFailed.
     """
     network, specification = _network(run)
+    convergence = _convergence(run, score)
     tasks, size = network.tasks, specification.size
     rival = None
     if against is not None:
@@ -88,7 +89,7 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
         found["separability"] = relating.separability(network, *judged)
         found["task_distance"] = relating.task_distance(paths["test"])
         found["task_probe"] = relating.task_probe(*(paths[name][:TASK_PROBE] for name in ("train", "test")))
-        found["convergence"] = _convergence(run, score)
+        found["convergence"] = convergence
         advance(3)
         surfaces = relating.surfaces(network, images["test"], labels["test"], seed)
         found["roughness"] = relating.rough(surfaces)
@@ -117,11 +118,11 @@ def _part(
         rows = json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["source"][name]
         wanted = {row["id"] for row in rows}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise DataError("no_lock", run=run) from error
+        raise DataError("run_unreadable", run=run) from error
     table = read_images(places)
     table = table.take(row for row, each in enumerate(table.ids) if each in wanted)
     if not len(table):
-        raise DataError("no_test_images", where=", ".join(map(str, places)), run=run)
+        raise DataError("run_images_gone", where=", ".join(map(str, places)), run=run)
     limited = np.random.default_rng(0).permutation(len(table))[:PROBE]
     cache = cache_pixels(table.take(np.sort(limited)), folder / name, bit_depth=bit_depth)
     labels, _ = read_task_labels(places, tasks, cache.table)
@@ -136,8 +137,11 @@ def _common(one: Network, other: Network) -> list[relating.Rows]:
 
 def _convergence(run: Path, score: float) -> dict[str, Any]:
     """Steps to the asked mean class accuracy on source validation images, from the checkpoints that were kept."""
-    kept = json.loads((run / "report.json").read_text(encoding="utf-8"))["candidates"]
-    steps, scores = kept["step"], kept["source_validation"]
+    try:
+        kept = json.loads((run / "report.json").read_text(encoding="utf-8"))["candidates"]
+        steps, scores = kept["step"], kept["source_validation"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError("no_report", path=run) from error
     return {"score": score, "steps": steps_to(score, steps, scores), "last": scores[-1]}
 
 

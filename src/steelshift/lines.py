@@ -265,7 +265,7 @@ def locked_tasks(run: Path) -> tuple[Task, ...]:
             for keys in declared
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError("no_lock", run=run) from error
+        raise DataError("no_declarations", run=run) from error
 
 
 def locked_tests(run: Path) -> set[str]:

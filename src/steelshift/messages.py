@@ -550,6 +550,18 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "target, where there was one), or use --split all.",
         "{where} 中没有 {run} 测试集的图像。请给出其所属产线（若有目标产线则为目标产线），或用 --split all。",
     ),
+    "no_declarations": (
+        "{run} has no readable data.lock.json, so how its tasks were declared is unknown. Name the folder of a run.",
+        "{run} 没有可读的 data.lock.json，无法得知其任务的声明。请给出运行的文件夹。",
+    ),
+    "run_unreadable": (
+        "{run} lacks a readable config.yaml or data.lock.json, so which images trained it is unknown. Fit it anew.",
+        "{run} 缺少可读的 config.yaml 或 data.lock.json，无法得知训练所用的图像。请重新训练。",
+    ),
+    "run_images_gone": (
+        "The images of {run} are no longer in {where}. Put them back: they are told by their content.",
+        "{run} 的图像已不在 {where} 中。请放回原处：图像按内容识别。",
+    ),
     "no_lock": (
         "{run} has no readable data.lock.json, so its test split is unknown. Use --split all.",
         "{run} 没有可读的 data.lock.json，无法得知测试集。请用 --split all。",
@@ -677,8 +689,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "请使用原来的 --jobs，或换一个文件夹。",
     ),
     "bench_failed": (
-        "Runs of {units} failed; all others are finished. See {log}, then continue with --resume.",
-        "{units} 的运行失败；其余已完成。请查看 {log}，然后用 --resume 继续。",
+        "Runs of {units} failed: {why} All others are finished. See {log}, then continue with --resume.",
+        "{units} 的运行失败：{why} 其余已完成。请查看 {log}，然后用 --resume 继续。",
     ),
     "no_estimate": (
         "There is no {path}. Name the folder of a finished run; runs of earlier versions do not have it.",
@@ -761,6 +773,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "no_validators": (
         "{path} has no validators.csv. Name the folder that `steelshift bench` wrote, or a table that it lies beside.",
         "{path} 没有 validators.csv。请给出 `steelshift bench` 写入的文件夹，或旁边保存着它的表格。",
+    ),
+    "sheet_damaged": (
+        "Row {row} of {path} is damaged. Put the file back as it was, or have `steelshift bench --resume` write it.",
+        "{path} 的第 {row} 行已损坏。请恢复原文件，或用 `steelshift bench --resume` 重新写出。",
     ),
     "no_results": (
         "{path} holds no results.csv. Name the folder that `steelshift bench` wrote, or its results.csv.",

@@ -7,13 +7,11 @@ from typing import Any
 
 from scipy import stats
 
-from steelshift.bench.sheets import as_csv, beside, number, read_sheet
+from steelshift.bench.sheets import NOT_JUDGES, as_csv, read_checkpoints
 from steelshift.bench.table import Format, in_html, markdown, mean_and_interval
-from steelshift.errors import UsageError
 from steelshift.selection.validators import choose
 
 HEADINGS = ("pair", "validator", "runs", "within", "across", "regret", "worst regret")
-NOT_JUDGES = ("pair", "method", "seed", "step", "mean_class_accuracy", "largest_share", "baseline_share")
 
 
 def render_validators(folder: Path, kind: Format) -> str:
@@ -28,19 +26,6 @@ def render_validators(folder: Path, kind: Format) -> str:
     if kind == "csv":
         return as_csv(HEADINGS, rows)
     return '<meta charset="utf-8">' + in_html(HEADINGS, rows) if kind == "html" else markdown(HEADINGS, rows)
-
-
-def read_checkpoints(folder: Path) -> list[dict[str, Any]]:
-    """Rows of validators.csv of a folder, or of the checkpoints beside a table.
-
-    Numbers as numbers, None where a judge was not asked.
-    """
-    path = beside(folder) if folder.suffix == ".csv" else folder / "validators.csv"
-    rows = read_sheet(path, set(NOT_JUDGES), UsageError("no_validators", path=folder))
-    return [
-        {key: value if key in ("pair", "method", "seed") else number(value) for key, value in row.items()}
-        for row in rows
-    ]
 
 
 def compare_validators(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

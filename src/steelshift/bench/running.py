@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +13,9 @@ from typing import Any
 import yaml
 
 from steelshift.bench.pairs import prepare
-from steelshift.bench.sheets import as_csv, beside, read_sheet
+from steelshift.bench.sheets import as_csv, beside, read_checkpoints, read_results
 from steelshift.bench.suite import Suite, load_suite
-from steelshift.errors import Interrupted, RunFailed, UsageError
+from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
 from steelshift.messages import say
 from steelshift.progress import note, showing
@@ -48,16 +49,18 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | N
     suite = load_suite(path)
     if jobs < 1:
         raise UsageError("option_range", key="jobs", value=jobs, range="1 or more")
-    _open(out, resume, jobs)
+    new = _open(out, resume, jobs)
     with locked(out / "bench.json", wait=False) as mine, stop_requests() as stop:
         if not mine:
             raise UsageError("bench_busy", path=out)
         write_text(out / "suite.yaml", yaml.safe_dump(suite.values(), sort_keys=False, allow_unicode=True))
-        if known:
-            _take_over(suite, out, known, threads_of(jobs))
-        for name, pair in suite.pairs.items():
-            if any(missing(suite, out, name, seed) for seed in suite.seeds):
-                prepare(name, pair, out / "data")
+        try:
+            _make_ready(suite, out, known, threads_of(jobs), stop)
+        except (UsageError, DataError):
+            if new:  # mended, the same command can be given again
+                for path in out.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
         units = [(pair, seed) for pair in suite.pairs for seed in suite.seeds if missing(suite, out, pair, seed)]
         failed = _run_units(suite, out, units, jobs, stop)
         done = _collect(suite, out)
@@ -65,16 +68,29 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | N
         raise Interrupted(stop[0], done, out)
     if failed:
         names = ", ".join(f"{pair} {seed}" for pair, seed in failed)
-        raise RunFailed("bench_failed", units=names, log=_log(out, *failed[0]))
+        log = _log(out, *next(iter(failed)))
+        fault = DataError if set(failed.values()) == {DataError.exit_code} else RunFailed
+        raise fault("bench_failed", units=names, why=_last_line(log), log=log)
     return out / "results.csv"
+
+
+def _make_ready(suite: Suite, out: Path, known: Path | None, threads: int, stop: list[int]) -> None:
+    """Take over known rows, and prepare the pairs that others are missing of."""
+    if known:
+        _take_over(suite, out, known, threads)
+    for half_made in (out / "data").glob(".*.partial"):  # by a process that was killed
+        shutil.rmtree(half_made)
+    for name, pair in suite.pairs.items():
+        if not stop and any(missing(suite, out, name, seed) for seed in suite.seeds):
+            prepare(name, pair, out / "data")
 
 
 def _run_units(
     suite: Suite, out: Path, units: list[tuple[str, int]], jobs: int, stop: list[int]
-) -> list[tuple[str, int]]:
-    """Run units until all are done or a stop is asked for; returns those that failed."""
+) -> dict[tuple[str, int], int]:
+    """Run units until all are done or a stop is asked for; returns the exit codes of those that failed."""
     running: dict[subprocess.Popen, tuple[str, int]] = {}
-    failed: list[tuple[str, int]] = []
+    failed: dict[tuple[str, int], int] = {}
     looked = 0.0
     with showing("bench", len(suite.pairs) * len(suite.seeds) * len(suite.methods)) as advance:
         try:
@@ -85,7 +101,7 @@ def _run_units(
                 time.sleep(0.1)
                 for process in [process for process in running if process.poll() is not None]:
                     unit = running.pop(process)
-                    failed += [unit] if process.returncode else []
+                    failed |= {unit: process.returncode} if process.returncode else {}
                 if time.monotonic() - looked > LOOK_EVERY:
                     looked = time.monotonic()
                     advance(_collect(suite, out))
@@ -102,8 +118,11 @@ def threads_of(jobs: int) -> int:
     return max(1, (os.cpu_count() or 1) // jobs)
 
 
-def _open(out: Path, resume: bool, jobs: int) -> None:
-    """Make or check the folder of a suite: sums depend on the number of threads, so a folder keeps to one."""
+def _open(out: Path, resume: bool, jobs: int) -> bool:
+    """Make or check the folder of a suite: sums depend on the number of threads, so a folder keeps to one.
+
+    True where it is new.
+    """
     marker = out / "bench.json"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume:
@@ -113,8 +132,9 @@ def _open(out: Path, resume: bool, jobs: int) -> None:
         before = json.loads(marker.read_text(encoding="utf-8"))["threads"]
         if before != threads_of(jobs):
             raise UsageError("other_threads", path=out, before=before, now=threads_of(jobs))
-    else:
-        write_json(marker, {"threads": threads_of(jobs)})
+        return False
+    write_json(marker, {"threads": threads_of(jobs)})
+    return True
 
 
 def missing(suite: Suite, out: Path, pair: str, seed: int) -> list[str]:
@@ -137,14 +157,11 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
 
 def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
     """Rows of an earlier table, with its checkpoints where they lie beside it."""
-    scored: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-    refusal = UsageError("no_results", path=known)
-    checkpoint_table = beside(known)
-    for part in read_sheet(checkpoint_table, set(VALIDATOR_COLUMNS), refusal) if checkpoint_table.exists() else []:
+    scored: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for part in read_checkpoints(known) if beside(known).exists() else []:
         scored[part["pair"], part["method"], part["seed"]].append(part)
     other = 0
-    needed = {"pair", "method", "seed", "config_sha", "threads", "steps", "by_step"}
-    for row in read_sheet(known, needed, refusal):
+    for row in read_results(known, needed=("config_sha", "threads")):
         pair, method, seed = row["pair"], row["method"], int(row["seed"])
         fitting = suite.hashes.get((pair, seed, method)) == row["config_sha"]
         if row["threads"] not in ("", str(threads)):  # a folder keeps to one number of them
@@ -153,10 +170,10 @@ def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
         if not fitting or read_row(suite, out, pair, seed, method):
             continue
         parts = scored[pair, method, row["seed"]]
-        if parts and parts[0]["baseline_share"]:
-            asked = [key for key in VALIDATOR_COLUMNS if key in (*VALIDATORS, "largest_share") and parts[0][key]]
-            row |= {"validators": {key: [float(part[key]) for part in parts] for key in asked}}
-            row |= {"baseline_share": float(parts[0]["baseline_share"])}
+        if parts and parts[0]["baseline_share"] is not None:
+            asked = [key for key in (*VALIDATORS, "largest_share") if parts[0].get(key) is not None]
+            row |= {"validators": {key: [part[key] for part in parts] for key in asked}}
+            row |= {"baseline_share": parts[0]["baseline_share"]}
         write_json(row_path(out, pair, seed, method), row | {"seed": seed})
     if other:
         note(say("other_threads_known", path=known, count=other, now=threads))
@@ -178,6 +195,11 @@ def _begin(out: Path, pair: str, seed: int, threads: int) -> subprocess.Popen:
 
 def _log(out: Path, pair: str, seed: int) -> Path:
     return out / "logs" / f"{pair} {seed}.log"
+
+
+def _last_line(log: Path) -> str:
+    """What a process said last, of why it failed."""
+    return log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
 def _collect(suite: Suite, out: Path) -> int:

@@ -2,23 +2,73 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from steelshift.errors import UsageError
 
+SCORES = ("source_only", "selected", "last", "peeked", "oracle")
+NOT_JUDGES = ("pair", "method", "seed", "step", "mean_class_accuracy", "largest_share", "baseline_share")
+"""Columns of validators.csv; all others are judges."""
 
-def read_sheet(path: Path, needed: set[str], refusal: UsageError) -> list[dict[str, Any]]:
-    """Rows of text. Raises `refusal` where there is no such file, or it lacks a needed column."""
+
+def read_sheet(
+    path: Path, needed: set[str], numbers: Callable[[str], bool], refusal: UsageError
+) -> list[dict[str, Any]]:
+    """Rows of text, but for columns of numbers, None where a field is empty.
+
+    Raises `refusal` where there is no such file or it lacks a needed column, UsageError where the file is damaged.
+    """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_text(encoding="utf-8")
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise refusal from error
-    if rows and not needed <= set(rows[0]):
+    if not needed <= set(reader.fieldnames or ()):
         raise refusal
+    for place, row in enumerate(rows, start=1):
+        if None in row or None in row.values() or (place == len(rows) and not text.endswith("\n")):
+            raise UsageError("sheet_damaged", path=path, row=place)
+        try:
+            row |= {key: float(value) if value else None for key, value in row.items() if numbers(key)}
+        except ValueError as error:
+            raise UsageError("sheet_damaged", path=path, row=place) from error
     return rows
+
+
+def read_results(path: Path, needed: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a results.csv, scores as numbers. Raises UsageError where it is none, or damaged."""
+    refusal = UsageError("no_results", path=path)
+    wanted = {"pair", "method", "seed", "error", "steps", "by_step", "train_seconds", *SCORES, *needed}
+    rows = read_sheet(path, wanted, _is_score, refusal)
+    if not rows:
+        raise refusal
+    for place, row in enumerate(rows, start=1):
+        try:
+            int(row["seed"])
+            curve = [float(value) for value in row["by_step"].split()]
+            whole = len(curve) == len(row["steps"].split())
+        except ValueError:
+            whole = False
+        if not whole or (not row["error"] and None in (row["selected"], row["source_only"])):
+            raise UsageError("sheet_damaged", path=path, row=place)
+    return rows
+
+
+def read_checkpoints(place: Path) -> list[dict[str, Any]]:
+    """Rows of validators.csv of a folder, or of the checkpoints beside a table, scores as numbers.
+
+    None where a judge was not asked. Raises UsageError where there is none, or it is damaged.
+    """
+    path = beside(place) if place.suffix == ".csv" else place / "validators.csv"
+    refusal = UsageError("no_validators", path=place)
+    return read_sheet(path, set(NOT_JUDGES), lambda key: key not in ("pair", "method", "seed"), refusal)
+
+
+def _is_score(column: str) -> bool:
+    return column in SCORES or column == "train_seconds" or column.endswith(("_accuracy", "_h_score"))
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
@@ -28,11 +78,6 @@ def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def number(text: str) -> float | None:
-    """None for an empty field. Raises ValueError."""
-    return float(text) if text else None
 
 
 def beside(table: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from steelshift.bench.sheets import as_csv, number, read_sheet
+from steelshift.bench.sheets import SCORES, as_csv, read_results
 from steelshift.bench.statistics import (
     ALPHA,
     LEAST_CELLS,
@@ -28,7 +28,6 @@ from steelshift.report import ranks
 from steelshift.selection.metrics import gap_closed
 
 Format = Literal["md", "csv", "html"]
-SCORES = ("source_only", "selected", "last", "peeked", "oracle")
 HEADINGS = (
     "pair", "method", "seeds", "failed", *SCORES, "gain", "difference", "worst", "gap closed", "harmed",
     "H-score before", "H-score", "steps", "seconds",
@@ -54,7 +53,7 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
     Over all pairs, everything is of the cells (pairs x seeds) that all methods have; see `statistics`. Format csv is
     both tables in one, without the sentences below them.
     """
-    rows = read_results(place)
+    rows = read_results(table_of(place))
     compared = compare(rows, against)
     pairs = by_pair(rows, compared.reference)
     closed = not any(row["H-score"] for row in pairs)
@@ -70,12 +69,17 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
     return "\n".join([*(markdown(*table) for table in tables), "\n\n".join(sentences)]) + "\n"
 
 
+def table_of(place: Path) -> Path:
+    """The results.csv of a folder; a file is taken for one."""
+    return place / "results.csv" if place.is_dir() else place
+
+
 def draw_picture(place: Path, picture: Path) -> None:
     """Draw a critical-difference diagram. Raises UsageError where too little is there to rank, or to draw with."""
     kind = picture.suffix.lower().removeprefix(".")
     if kind not in ranks.FORMATS:
         raise UsageError("picture_format", path=picture)
-    compared = compare(read_results(place))
+    compared = compare(read_results(table_of(place)))
     methods, cells = len(compared.methods), len(compared.cells)
     if not compared.ranked:
         least = {"least_methods": LEAST_METHODS, "least_cells": LEAST_CELLS}
@@ -89,20 +93,6 @@ def draw_picture(place: Path, picture: Path) -> None:
     about += "; a bar joins what cannot be told apart"
     about += f"; {len(compared.left_out)} methods not compared" if compared.left_out else ""
     write_bytes(picture, ranks.draw_ranks(compared.methods, compared.ranks, width, groups, about, kind))
-
-
-def read_results(place: Path) -> list[dict[str, Any]]:
-    """Rows of a results.csv, or of that in a folder; scores as numbers, None where there is none."""
-    refusal = UsageError("no_results", path=place)
-    needed = {"pair", "method", "seed", "error", "steps", "by_step", "train_seconds", *SCORES}
-    rows = read_sheet(place / "results.csv" if place.is_dir() else place, needed, refusal)
-    if not rows:
-        raise refusal
-    numbers = {*SCORES, "source_only_accuracy", "selected_accuracy", "train_seconds", *OPEN.values()}
-    try:
-        return [{key: number(value) if key in numbers else value for key, value in row.items()} for row in rows]
-    except ValueError as error:
-        raise refusal from error
 
 
 def by_pair(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str, str]]:

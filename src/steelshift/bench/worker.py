@@ -56,25 +56,25 @@ def main(arguments: list[str]) -> int:
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / "lock", wait=True):
         try:
-            right = make_rows(load_suite(Path(out) / "suite.yaml"), Path(out), pair, int(seed), work)
+            code = make_rows(load_suite(Path(out) / "suite.yaml"), Path(out), pair, int(seed), work)
         except SteelshiftError as error:
             print(error, file=sys.stderr)
             return error.exit_code
-        if right:
+        if not code:
             done = work.with_name(f"{seed}.done")
             shutil.rmtree(done, ignore_errors=True)
             with suppress(FileNotFoundError):
                 work.rename(done)  # whole or gone: half of it would look like training that is finished
             shutil.rmtree(done, ignore_errors=True)
-    return 0 if right else 1
+    return code
 
 
 @without_denormals()
-def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) -> bool:
-    """Write the missing rows of one pair and seed; False where one could not be made, which the log explains."""
+def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) -> int:
+    """Write the missing rows of one pair and seed. Returns an exit code: 0, or of one that could not be made."""
     pair = suite.pairs[pair_name]
     ready = prepare(pair_name, pair, out / "data")
-    right = True
+    code = 0
     for method in missing(suite, out, pair_name, seed):
         config = suite.config(
             method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
@@ -87,12 +87,13 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
             raise
         except Exception as error:
             if getattr(error, "key", None) not in REFUSALS:
-                traceback.print_exc()
-                right = False
+                expected = isinstance(error, SteelshiftError)
+                print(error if expected else traceback.format_exc(), file=sys.stderr)
+                code = error.exit_code if expected else 1
                 continue
             row["error"] = error.key if error.key == "not_finite" else str(error)
         write_json(row_path(out, pair_name, seed, method), row)
-    return right
+    return code
 
 
 def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays: Path | None) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Config:
     oracle: bool = True
     """Whether to train the oracle too, where target labels are given for judging."""
     review_rate: float = 0.05
-    """Share of images of the target line that the inspector sends to a person, 0 to 1; counted on unlabelled ones."""
+    """Share of images of the target line that the inspector sends to a person, below 1; counted on unlabelled ones."""
     bit_depth: int | None = None
     """Bits of images stored with 16 bit a pixel; by default found from each file."""
     device: str = "auto"
@@ -127,7 +127,7 @@ class Config:
         _check("seed", self.seed, self.seed >= 0, "0 or more")
         for key in ("train_ratio", "val_ratio"):
             _check(key, getattr(self, key), 0 < getattr(self, key) < 1, "between 0 and 1")
-        _check("review_rate", self.review_rate, 0 <= self.review_rate < 1, "0 to 1")
+        _check("review_rate", self.review_rate, 0 <= self.review_rate < 1, "0 or more, below 1")
         _check("few_share", self.few_share, 0 < self.few_share <= 1, "above 0, at most 1")
         _check("batch", self.batch, self.batch is None or self.batch >= 2, "2 or more")
         _check("lr", self.lr, self.lr is None or self.lr > 0, "above 0")
@@ -212,7 +212,7 @@ def knobs_of(method: str) -> type:
     """The dataclass of a method's knobs. Raises UsageError for an unknown method."""
     if method == AUTO:
         return AutoKnobs
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UsageError("unknown_method", name=method, known=", ".join([*METHODS, AUTO]))
     return METHODS[method].Knobs
 
@@ -233,6 +233,8 @@ def resolve(config: Config) -> Config:
 
 def from_mapping(kind: type, values: dict[str, Any], *, prefix: str = "", **defaults: Any) -> Any:
     """A dataclass from the keys of a YAML mapping. Raises UsageError for an unknown key or a wrong value."""
+    if not isinstance(values, dict):
+        raise UsageError("wrong_value", key=prefix.rstrip("."), value=values, wanted="a map of keys")
     hints = typing.get_type_hints(kind)
     known = {item.name for item in fields(kind)}
     for key in values:
