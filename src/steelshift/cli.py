@@ -239,7 +239,7 @@ def inspect(
         out: Table to write: .csv, .jsonl or .parquet.
         runtime: Of an exported inspector onnx or openvino, by default the first that it holds; of another torch.
         precision: Of an exported inspector; by default the first that it holds.
-        review_rate: Share of images of the target line that goes to a person, 0 to 1; by default the inspector's.
+        review_rate: Share of images of the target line that goes to a person, below 1; by default the inspector's.
         heatmaps: Whose heat maps to draw, into a folder beside the table.
         review_dir: Folder for copies of images that were not accepted, with their reasons.
         fail_on: defect, reject or both, with a comma between: exit with code 6 where there is one.

@@ -101,7 +101,7 @@ def limits_of(inspector: Judge, review_rate: float | None = None) -> Thresholds:
     if review_rate is None:
         return Thresholds(specification.threshold, math.inf if specification.strange is None else specification.strange)
     if not 0 <= review_rate < 1:
-        raise UsageError("option_range", key="review_rate", value=review_rate, range="0 to 1")
+        raise UsageError("option_range", key="review_rate", value=review_rate, range="0 or more, below 1")
     if inspector.reference is None:
         raise UsageError("no_reference")
     return inspector.reference.thresholds(review_rate)

@@ -37,7 +37,7 @@ class ADDA(Method):
         """Whether the discriminator sees only the direction of features; the paper's sees their size too."""
 
         def __post_init__(self) -> None:
-            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
+            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, below 1")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start, knobs)

@@ -65,7 +65,7 @@ class Bridge(Method):
                 hold(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
             hold(self.temperature > 0, "temperature", self.temperature, "above 0")
             for key in ("averaging_decay", "dropout"):
-                hold(0 <= getattr(self, key) < 1, key, getattr(self, key), "0 to 1")
+                hold(0 <= getattr(self, key) < 1, key, getattr(self, key), "0 or more, below 1")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start, knobs)

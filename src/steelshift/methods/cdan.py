@@ -49,7 +49,7 @@ class CDAN(Method):
         """Weight of minimum class confusion on the target line, 0 or more; 0 is the paper."""
 
         def __post_init__(self) -> None:
-            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
+            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, below 1")
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
             hold(self.confusion_weight >= 0, "confusion_weight", self.confusion_weight, "0 or more")
 

@@ -35,7 +35,7 @@ class DANN(Method):
         """Whether the target line has the same classes as the source, fewer, or more."""
 
         def __post_init__(self) -> None:
-            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
+            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, below 1")
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:

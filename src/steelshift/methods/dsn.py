@@ -42,7 +42,7 @@ class DSN(Method):
         def __post_init__(self) -> None:
             for key in ("alpha", "beta", "gamma"):
                 hold(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
-            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
+            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, below 1")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
         super().__init__(start, knobs)

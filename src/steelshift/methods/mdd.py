@@ -36,7 +36,7 @@ class MDD(Method):
 
         def __post_init__(self) -> None:
             hold(self.gamma >= 1, "gamma", self.gamma, "1 or more")
-            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 to 1")
+            hold(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, below 1")
             hold(self.weight >= 0, "weight", self.weight, "0 or more")
 
     def __init__(self, start: Start, knobs: Knobs) -> None:

@@ -107,7 +107,7 @@ class MultiTask(Method):
             for key in ("alpha", "q"):
                 hold(getattr(self, key) > 0, key, getattr(self, key), "above 0")
             for key in ("beta", "tau"):
-                hold(0 <= getattr(self, key) < 1, key, getattr(self, key), "0 to 1")
+                hold(0 <= getattr(self, key) < 1, key, getattr(self, key), "0 or more, below 1")
             for key in ("p_min", "minority"):
                 hold(0 <= getattr(self, key) <= 1, key, getattr(self, key), "0 to 1")
             hold(self.hard >= 1, "hard", self.hard, "1 or more")
