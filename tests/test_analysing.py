@@ -1,6 +1,7 @@
 """`steelshift tasks analyse` on two tiny runs that share in different ways."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -74,7 +75,13 @@ def test_what_cannot_be_analysed_is_refused(runs, tmp_path, capsys):
         given = ["--tasks", str(runs / f"{tasks}.yaml"), "--size", size, "--out", str(runs / name)]
         assert main(["fit", *given, *short, "--candidates", "1", "--method", "multitask"]) == 0
         assert main(["tasks", "analyse", str(runs / "hard"), "--against", str(runs / name)]) == 2
+    shutil.copytree(runs / "hard", runs / "stopped")
+    (runs / "stopped/report.json").unlink()
+    assert main(["tasks", "analyse", str(runs / "stopped")]) == 2 and "no finished run" in capsys.readouterr().err
+    assert main(["tasks", "analyse", str(runs / "hard/inspector")]) in (2, 3)
+    assert "--split" not in capsys.readouterr().err
     assert not (runs / "hard/tasks").exists()
+    assert main(["tasks", "analyse", str(tmp_path / "empty")]) == 2
     assert "fit --tasks" in capsys.readouterr().err
 
 

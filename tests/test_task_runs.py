@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,10 +115,14 @@ def test_a_run_with_a_target_line_judges_every_task(moved: Path, capsys: pytest.
     assert report["selection"] == "information_maximization"
     assert {"L_D_a", "L_D_shared", "accuracy_D_task"} <= report["curves"].keys()
     assert 'id="judged"' in (moved / "report.html").read_text(encoding="utf-8")
+    assert target["sentence"] in (moved / "report.html").read_text(encoding="utf-8")
+    assert f"{target['selected']['mean']:.1%}" in target["sentence"]
     assert main(["estimate", str(moved)]) == 2 and "one task" in capsys.readouterr().err
 
 
-def test_evaluate_agrees_with_the_report(moved: Path, lines: Path, capsys: pytest.CaptureFixture) -> None:
+def test_evaluate_agrees_with_the_report(
+    moved: Path, lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["evaluate", str(moved), "--data", str(lines / "target"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     wanted = json.loads((moved / "report.json").read_text(encoding="utf-8"))["target"]
@@ -125,6 +130,12 @@ def test_evaluate_agrees_with_the_report(moved: Path, lines: Path, capsys: pytes
     assert found["tasks"] == wanted["selected"]["tasks"]
     assert main(["evaluate", str(moved), "--data", str(lines / "target")]) == 0
     assert "macro F1" in capsys.readouterr().out
+    shutil.copytree(lines / "target" / "scratches", tmp_path / "some" / "scratches")
+    assert main(["evaluate", str(moved), "--data", str(tmp_path / "some"), "--split", "all"]) == 0
+    told = capsys.readouterr()
+    assert "No image has a label for bad" in told.err and "bad" not in told.out
+    inside = ["evaluate", str(moved / "inspector"), "--data", str(lines / "target"), "--split", "all"]
+    assert main(inside) == 3 and "folder of a run" in capsys.readouterr().err
 
 
 def test_evaluate_without_a_target_line_takes_the_sources_test_images(alone: Path, lines: Path, capsys) -> None:
@@ -244,6 +255,7 @@ def test_target_labels_change_nothing_but_the_judgement(lines: Path, tasks: Path
         ({"method": "oracle"}, "multitask"),
         ({"select": "mixval"}, "select"),
         ({"classes": Path("classes.yaml")}, "classes"),
+        ({"target_labels": Path("few.csv")}, "one task alone"),
         ({"normalization": "domain-specific"}, "normalization"),
         ({"tasks": None, "method": "dann"}, "target line"),
     ],

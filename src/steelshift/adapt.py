@@ -146,6 +146,8 @@ def _fit_tasks(config: Config, fast: Fast, lines: Lines, began: float) -> dict[s
     labels = target_task_labels(config, lines)
     if labels is not None:
         report["target"] = judge_tasks(training, labels, inspector)
+    elif lines.target is not None:
+        report["verdict"] += " " + say("tasks_unjudged")
     _finish(run, report, thumbnails, began)
     return report
 

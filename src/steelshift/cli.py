@@ -101,7 +101,7 @@ def fit(arguments: list[str]) -> None:
                 Annotated[type(knobs), tyro.conf.arg(help=f"Knobs of {method}.")],
                 dataclasses.field(default=knobs),
             ),
-            ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file with any of these options.")], None),
+            ("config", Annotated[Path | None, tyro.conf.arg(help=CONFIG_HELP)], None),
             ("resume", Annotated[bool, tyro.conf.arg(help="Continue an interrupted run.")], False),
             ("json", Annotated[bool, tyro.conf.arg(help="Print one JSON object.")], False),
         ],
@@ -121,6 +121,7 @@ def fit(arguments: list[str]) -> None:
         print(_summary(report, config.out))
 
 
+CONFIG_HELP = "YAML file with any of these options but config, resume and json."
 FIT = "Move an inspector: labelled source images and unlabelled target images in, an inspector and its report out."
 
 
@@ -477,7 +478,7 @@ def bench(
         suite: YAML file of seeds, settings, pairs and methods.
         out: Folder of the table, results.csv, and of what is needed to continue; paths in the suite are not changed.
         resume: Continue an interrupted suite, or add what the file has gained.
-        jobs: Processes at once; the processor's cores are shared out among them.
+        jobs: Processes at once; the processor's cores are shared out among them. Last digits of figures depend on it.
         known: Earlier results.csv, of another folder or machine; its rows of the same options are not made again.
         json: Print one JSON object.
     """
@@ -510,6 +511,8 @@ def bench_table(
     from steelshift.bench.judges import render_validators
     from steelshift.bench.table import draw_picture, render_table
 
+    if validators and against is not None:
+        raise UsageError("not_together", one="--validators", other="--against")
     print(render_validators(results, format) if validators else render_table(results, format, against), end="")
     if picture:
         draw_picture(results, picture)
@@ -660,7 +663,8 @@ def _summary(report: dict[str, Any], run: Path) -> str:
         for name, scores in report.get("target", {}).get("selected", {"tasks": {}})["tasks"].items():
             before = report["target"]["source_only"]["tasks"][name]["mean_class_accuracy"]
             lines.append(_task_line(name, scores, f"target ({before:.3f} from the source alone)"))
-        return "\n".join([*lines, report["verdict"], f"report: {run / 'report.html'}   inspector: {run / 'inspector'}"])
+        lines += [report["verdict"], *([report["target"]["sentence"]] if "target" in report else [])]
+        return "\n".join([*lines, f"report: {run / 'report.html'}   inspector: {run / 'inspector'}"])
     lines = []
     if "auto" in report:
         tried = ", ".join("{method} {score:.3f}".format(**each) for each in report["auto"])

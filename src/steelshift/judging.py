@@ -71,7 +71,6 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
     if config.oracle and trainable:
         details["oracle"] = judged(in_batches(training.oracle(labels).to(device).logits, prepared, device=device))
     before, after = details["source_only"]["mean_class_accuracy"], by_step[chosen]
-    words = "judged_better" if after > before + SAME else "judged_worse" if after < before - SAME else "judged_same"
     return {
         "source_only": before,
         "selected": after,
@@ -82,9 +81,17 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
         "unknown": int((truth < 0).sum()),
         "peeked_step": candidates.steps[peeked],
         "by_step": by_step,
-        "sentence": say(words, before=before, after=after, n=details["selected"]["n"]),
+        "sentence": verdict(config.method, before, after, details["selected"]["n"]),
         "details": details,
     }
+
+
+def verdict(method: str, before: float, after: float, n: int) -> str:
+    """One sentence on what a method did to mean class accuracy on n target test images."""
+    if method == "source_only":
+        return say("judged_source", after=after, n=n)
+    words = "judged_better" if after > before + SAME else "judged_worse" if after < before - SAME else "judged_same"
+    return say(words, before=before, after=after, n=n)
 
 
 def judge_rejection(inspector: artifact.Inspector, answers: Answers, truth: np.ndarray) -> dict[str, Any]:

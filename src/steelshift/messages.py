@@ -170,9 +170,25 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The method {method} knows one task alone. With --tasks use one of {known}.",
         "方法 {method} 只会一个任务。使用 --tasks 时请选 {known} 之一。",
     ),
+    "few_with_tasks": (
+        "A few labelled target images (target_labels) train one task alone, and not declared tasks. Leave them out.",
+        "少量带标签的目标图像（target_labels）只能训练单一任务，不能用于声明的任务。请去掉它。",
+    ),
     "not_with_tasks": (
         "The option {key} does not go with --tasks: the tasks file says which values are of which class. Leave it out.",
         "选项 {key} 不能与 --tasks 同用：哪个值属于哪个类别由任务文件说明。请去掉它。",
+    ),
+    "tasks_unjudged": (
+        "How well they do on the target line, only labels can tell.",
+        "它们在目标产线上的表现，只有标签才能说明。",
+    ),
+    "tasks_unlabelled": (
+        "No image has a label for {names}: not scored.",
+        "没有图像带有 {names} 的标签：未评分。",
+    ),
+    "not_together": (
+        "{one} and {other} do not go together. Leave one out.",
+        "{one} 与 {other} 不能同用。请去掉其中一个。",
     ),
     "one_task_only": (
         "{what} needs an inspector of one task, and this one answers {count}. Leave it out, or use another inspector.",
@@ -575,6 +591,11 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "Adaptation did harm: on {n} labelled target test images mean class accuracy fell from {before:.1%} to "
         "{after:.1%}. Use source only.",
         "自适应有害：在 {n} 张带标签的目标测试图像上，平均类别准确率从 {before:.1%} 降到 {after:.1%}。请用仅源域模型。",
+    ),
+    "judged_source": (
+        "The inspector of the source line, not adapted: mean class accuracy on {n} labelled target test images is "
+        "{after:.1%}.",
+        "未自适应的源产线检测器：{n} 张带标签的目标测试图像上，平均类别准确率为 {after:.1%}。",
     ),
     "judged_same": (
         "Adaptation made no difference: mean class accuracy on {n} labelled target test images is {before:.1%} before "

@@ -21,11 +21,11 @@ from steelshift.errors import DataError
 from steelshift.evidence import curves, facts
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import Inspector, answers, in_batches
-from steelshift.judging import decoded, kept_apart
+from steelshift.judging import decoded, kept_apart, verdict
 from steelshift.lines import Lines, locked_tasks, locked_tests
 from steelshift.messages import say
 from steelshift.nn.sharing import measure_sharing
-from steelshift.progress import showing
+from steelshift.progress import note, showing
 from steelshift.selection import validators
 from steelshift.selection.answers import Answers
 from steelshift.selection.calibration import temperature
@@ -149,6 +149,7 @@ def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: In
         logits = in_batches(network.to(device).logits, prepared, device=device)
         network.cpu()
         found[name] = scores_by_task(lines.tasks, {key: values[rows] for key, values in labels.items()}, logits)
+    found["sentence"] = verdict(config.method, found["source_only"]["mean"], found["selected"]["mean"], len(test))
     return found
 
 
@@ -190,6 +191,9 @@ def evaluate_tasks(run: Path, places: tuple[Path, ...], which: str) -> dict[str,
         if not any(known(values).any() for values in truth.values()):
             raise DataError("no_target_labels", where=", ".join(map(str, places)))
         prepared = resized(cache, np.arange(len(cache)), inspector.specification.size)
+    unlabelled = [name for name, values in truth.items() if not known(values).any()]
+    if unlabelled:
+        note(say("tasks_unlabelled", names=", ".join(unlabelled)))
     logits = in_batches(inspector.logits, prepared)
     return {"n": len(cache), **scores_by_task(tasks, truth, logits)}
 

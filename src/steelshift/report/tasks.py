@@ -73,7 +73,8 @@ def _judged(report: Mapping[str, Any]) -> str:
     )
     heads = ("", *(network.replace("_", " ") for network in networks))
     table = _figure(_table(heads, rows, "numbers"), caption)
-    return f'<section id="judged">\n<h2>On the target line</h2>\n{table}\n</section>'
+    words = f'<p class="sentence">{_words(target["sentence"])}</p>' if target.get("sentence") else ""
+    return f'<section id="judged">\n<h2>On the target line</h2>\n{words}{table}\n</section>'
 
 
 def _task(report: Mapping[str, Any], name: str, number: int, thumbnails: Mapping[str, np.ndarray]) -> str:

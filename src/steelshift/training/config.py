@@ -53,8 +53,8 @@ class Config:
     few_share: float = 0.25
     """Share of each labelled batch that those few fill, above 0; 1 leaves the source images out."""
     method: str = "bridge"
-    """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select`. With
-    declared tasks: multitask, or source_only."""
+    """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select` (by
+    source_validation where that is last). With declared tasks: multitask, or source_only."""
     encoder: str = "alexnet"
     """alexnet, or any model of torchvision or timm by name."""
     size: int = 112
@@ -182,9 +182,10 @@ def check_tasks(config: Config) -> None:
     if config.method == AUTO or not METHODS[config.method].many_tasks or config.method == "oracle":
         names = ", ".join(name for name in METHODS if METHODS[name].many_tasks and name != "oracle")
         raise UsageError("method_one_task", method=config.method, known=names)
-    for key in ("classes", "target_labels"):
-        if getattr(config, key) is not None:
-            raise UsageError("not_with_tasks", key=key)
+    if config.classes is not None:
+        raise UsageError("not_with_tasks", key="classes")
+    if config.target_labels is not None:
+        raise UsageError("few_with_tasks")
     if config.select not in FOR_TASKS:
         raise UsageError("wrong_value", key="select", value=config.select, wanted=", ".join(FOR_TASKS))
     if not config.target and config.normalization == "domain-specific":
