@@ -13,6 +13,7 @@ from steelshift.nn.sharing import (
     WIDE,
     CrossStitch,
     GroupedConvolution,
+    GroupedLinear,
     SharedLayer,
     SharedTrunk,
     Sharing,
@@ -51,6 +52,11 @@ def small_vgg():
     return net
 
 
+def together(part, take):
+    """What all tasks have of something, one below the other."""
+    return torch.cat([take(each) for each in (part if isinstance(part, GroupedLinear) else [part])])
+
+
 def assemble(layer, plain, task):
     """Give a plain layer the weights of one task's path."""
     s0, (s1, p1) = layer.before.shared, layer.after
@@ -61,12 +67,12 @@ def assemble(layer, plain, task):
         weight[:s1, :s0] = layer.reads_shared.weight[:s1]
         weight[s1:, :s0] = layer.reads_shared.weight[rows]
     if layer.reads_private is not None:
-        weight[s1:, s0:] = layer.reads_private.weight[task * p1 : (task + 1) * p1]
+        weight[s1:, s0:] = together(layer.reads_private, lambda each: each.weight)[task * p1 : (task + 1) * p1]
     if bias is not None:
-        holder = layer.reads_shared if layer.reads_shared is not None else layer.reads_private
-        at = s1 if layer.reads_shared is not None else 0
-        bias[:s1] = holder.bias[:s1]
-        bias[s1:] = holder.bias[at + task * p1 : at + (task + 1) * p1]
+        holder, at = (layer.reads_private, 0) if layer.reads_shared is None else (layer.reads_shared, s1)
+        held = together(holder, lambda each: each.bias)
+        bias[:s1] = held[:s1]
+        bias[s1:] = held[at + task * p1 : at + (task + 1) * p1]
         plain.bias.copy_(bias)
     plain.weight.copy_(weight)
 
@@ -148,7 +154,8 @@ def test_private_channels_get_no_gradient_from_another_task():
         s1, p1 = layer.after
         for part, first in ((layer.reads_shared, s1), (layer.reads_private, 0)):
             if part is not None and p1:
-                gradient = part.weight.grad[first:].unflatten(0, (TASKS, p1)).flatten(1).abs().sum(1)
+                rows = together(part, lambda each: each.weight.grad)[first:].unflatten(0, (TASKS, p1))
+                gradient = rows.flatten(1).abs().sum(1)
                 assert gradient[0] == 0 and gradient[2] == 0
                 reached.append(gradient[1] > 0)
         if s1:

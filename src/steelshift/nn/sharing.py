@@ -100,9 +100,12 @@ class SharedLayer(nn.Module):
                     self.reads_shared.bias.copy_(torch.cat([bias[:s1], own_bias]))
             if before.private and after.private:
                 self.reads_private = _like(plain, *(tasks * w.private for w in (before, after)), tasks, bias=not s0)
-                self.reads_private.weight.copy_(own[:, s0:].repeat(tasks, *[1] * (weight.ndim - 1)))
-                if not s0 and bias is not None:
-                    self.reads_private.bias.copy_(own_bias)
+                parts = self.reads_private if isinstance(self.reads_private, GroupedLinear) else [self.reads_private]
+                times = tasks // len(parts)
+                for part in parts:
+                    part.weight.copy_(own[:, s0:].repeat(times, *[1] * (weight.ndim - 1)))
+                    if not s0 and bias is not None:
+                        part.bias.copy_(bias[s1:].repeat(times))
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, shared + tasks * private, ...) of the layer before -> the same of this layer."""
@@ -131,20 +134,19 @@ class GroupedConvolution(nn.Conv2d):
         return torch.cat([F.conv2d(own, weight, bias, *form) for own, weight, bias in of_task], 1)
 
 
-class GroupedLinear(nn.Module):
-    """A linear layer a task, on features that lie side by side: (B, tasks * inputs) -> (B, tasks * outputs)."""
+class GroupedLinear(nn.ModuleList):
+    """A linear layer a task, on features that lie side by side: (B, tasks * inputs) -> (B, tasks * outputs).
+
+    One weight a task: slices of a common one would have their gradients copied together, and a batched product takes
+    twice as long backwards.
+    """
 
     def __init__(self, inputs: int, outputs: int, tasks: int, bias: bool) -> None:
-        super().__init__()
-        self.tasks = tasks
-        self.weight = nn.Parameter(torch.empty(tasks * outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(tasks * outputs)) if bias else None
+        super().__init__(nn.utils.skip_init(nn.Linear, inputs, outputs, bias) for _ in range(tasks))
 
     def forward(self, features: Tensor) -> Tensor:
-        by_task = features.unflatten(1, (self.tasks, -1)).transpose(0, 1)
-        weight = self.weight.unflatten(0, (self.tasks, -1)).transpose(1, 2)
-        found = torch.bmm(by_task, weight).transpose(0, 1).flatten(1)
-        return found if self.bias is None else found + self.bias
+        of_task = zip(self, features.chunk(len(self), 1), strict=True)
+        return torch.cat([linear(own) for linear, own in of_task], 1)
 
 
 class CrossStitch(nn.Module):
@@ -406,5 +408,5 @@ def measure_sharing(trunk: SharedTrunk, images: Tensor) -> dict[str, float]:
 
 def _kernel(layer: SharedLayer) -> int:
     """Multiplications of a place for a pair of channels."""
-    weight = (layer.reads_shared or layer.reads_private).weight
-    return weight[0, 0].numel()
+    part = layer.reads_private if layer.reads_shared is None else layer.reads_shared
+    return 1 if isinstance(part, GroupedLinear) else part.weight[0, 0].numel()
