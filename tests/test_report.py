@@ -1,4 +1,5 @@
 import copy
+import html
 import math
 import re
 from html.parser import HTMLParser
@@ -6,8 +7,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from steelshift import evidence
 from steelshift.report import page, pictures
 
 CLASSES = ["qualified", "划痕", "<script>alert(1)</script>", "a\"b'c&d</section>"]
@@ -150,6 +153,10 @@ def invented():
         "target_predicted": np.arange(5)[::-1] % len(CLASSES),
         "target_probability": np.linspace(0.4, 1, 5),
         "target_heat": images[3],
+        "changed": images[1],
+        "changed_before": np.arange(5) % len(CLASSES),
+        "changed_after": (np.arange(5) + 1) % len(CLASSES),
+        "changed_probability": np.linspace(0.99, 0.5, 5),
     }
     return report, thumbnails
 
@@ -167,7 +174,7 @@ def test_the_page_tells_what_is_known_without_labels():
 def test_page_is_well_formed_and_complete():
     text = page.render(*invented())
     walk = Walk(text)
-    sections = ["judged", "estimate", "samples", "restyled", "heat", "shares", "maps", "losses", "weights"]
+    sections = ["judged", "estimate", "samples", "restyled", "heat", "shares", "changed", "maps", "losses", "weights"]
     assert walk.ids == [*sections, "discriminators", "embedded", "candidates", "distance", "data", "configuration"]
     assert {reference[1:] for reference in walk.references if reference.startswith("#")} == {*walk.ids} - {"judged"}
     assert walk.tags.count("figcaption") == walk.tags.count("figure") > 20
@@ -221,6 +228,25 @@ def test_restyled_images_are_shown_where_a_method_learned_from_such():
     assert "Source images, restyled" in page.render(report, thumbnails)
     del thumbnails["source_restyled"]
     assert "restyled" not in page.render(report, thumbnails)
+
+
+def test_of_what_changed_every_pair_of_classes_is_shown_the_surest_first():
+    target = torch.arange(6.0).reshape(6, 1, 1, 1).expand(-1, -1, 4, 4)
+    before = np.array([0, 0, 0, 0, 2, 2])
+    p = np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0, 0.95, 0.05], [0.1, 0.1, 0.8], [0.4, 0.3, 0.3], [0.1, 0.1, 0.8]])
+    found = evidence._changed(target, before, p)
+    assert found["changed"][:, 0, 0].tolist() == [2, 3, 4, 1]
+    assert found["changed_before"].tolist() == [0, 0, 2, 0] and found["changed_after"].tolist() == [1, 2, 0, 1]
+    assert found["changed_probability"].tolist() == [0.95, 0.8, 0.4, 0.7]
+
+
+def test_what_adaptation_calls_otherwise_is_shown_under_both_names():
+    report, thumbnails = invented()
+    first, second = (html.escape(str(name)) for name in CLASSES[:2])
+    assert f"{first} → {second}<small>99\u00a0% sure</small>" in page.render(report, thumbnails)
+    for key in ("changed", "changed_before", "changed_after", "changed_probability"):
+        thumbnails[key] = thumbnails[key][:0]
+    assert "calls otherwise" not in page.render(report, thumbnails)
 
 
 def test_long_runs_and_large_images_stay_small():

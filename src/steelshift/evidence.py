@@ -85,6 +85,7 @@ def collect_evidence(
         },
     }
     thumbnails = _thumbnails(prepared, truth, probabilities, inspector)
+    thumbnails |= _changed(prepared["target"], predicted_before, probabilities)
     if isinstance(config.knobs, Bridge.Knobs) and config.knobs.restyled:
         thumbnails["source_restyled"] = _restyled(prepared, truth, inspector, config.seed)
     return report, thumbnails
@@ -250,6 +251,20 @@ def _thumbnails(
         found[line] = images[:, 0].detach().round().clamp(0, 255).to(torch.uint8).numpy()
         found[f"{line}_heat"] = (heat * 255).round().to(torch.uint8).numpy()
     return found
+
+
+def _changed(target: torch.Tensor, before: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Target test images that adaptation calls otherwise: of every pair of classes, the surest first."""
+    after, sure = probabilities.argmax(1), probabilities.max(1)
+    rows = np.flatnonzero(after != before)
+    rows = rows[np.argsort(-sure[rows], kind="stable")]
+    rows = rows[_of_each(before[rows] * probabilities.shape[1] + after[rows])]
+    return {
+        "changed": target[rows, 0].round().clamp(0, 255).to(torch.uint8).numpy(),
+        "changed_before": before[rows],
+        "changed_after": after[rows],
+        "changed_probability": sure[rows],
+    }
 
 
 def _restyled(

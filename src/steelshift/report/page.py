@@ -69,6 +69,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> s
         ("restyled", "The source line in the style of the target", _restyled(thumbnails, classes)),
         ("heat", "Where the inspector looks", _heat(thumbnails, classes)),
         ("shares", "What it predicts on the target line", _shares(report, classes)),
+        ("changed", "What adaptation calls otherwise", _changed(thumbnails, classes)),
         ("maps", "How far apart the lines are", _maps(report, classes)),
         ("losses", "Losses during training", _losses(report)),
         ("weights", "Dynamic weights", _weights(report)),
@@ -513,6 +514,20 @@ def _shares(report: Mapping[str, Any], classes: list[str]) -> str:
         "Share of each class among the predictions on target test images, before (hollow) and after adaptation "
         f"(filled); no labels enter.{changed} A class that vanishes or swallows the others is a warning.",
     )
+
+
+def _changed(thumbnails: Mapping[str, np.ndarray], classes: list[str]) -> str:
+    kept = [thumbnails.get(f"changed_{key}", ()) for key in ("before", "after", "probability")]
+    cards = []
+    for image, old, new, sure in zip(_images(thumbnails, "changed"), *kept, strict=False):
+        names = f"{_words(_name(classes, old))} → {_words(_name(classes, new))}"
+        cards.append(_card(image, f"{names}<small>{_percent(sure, 0)} sure</small>"))
+    caption = (
+        "Target images with the class that the source-only inspector gives them, and the one that the adapted one "
+        "gives: of every such pair the surest first. Nobody labelled them. Whoever knows the line sees here whether "
+        "adaptation mends mistakes or makes them."
+    )
+    return _figure(_cards(cards), caption)
 
 
 def _maps(report: Mapping[str, Any], classes: list[str]) -> str:
