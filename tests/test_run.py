@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 
 from builders import write
 from lines import asked_to_stop, tiny_config
-from steelshift import adapt, choosing
+from steelshift import adapt, choosing, evidence
 from steelshift.adapt import fit, render_again
 from steelshift.candidates import Candidates
 from steelshift.data.splits import TEST, TRAIN
@@ -90,6 +91,17 @@ def test_only_the_judges_that_are_needed_are_asked(
     if len(kept) == 3:
         assert report["selected_step"] == scores["step"][int(np.argmax(scores[rule]))]
     assert report["selected_step"] in [scores["step"][i] for i in kept]
+
+
+def test_a_run_warns_where_source_only_is_the_more_decided(
+    finished: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    decided = report["predicted"]["information_maximization"]
+    assert 0 <= decided["selected"] <= math.log(len(report["classes"]))
+    assert decided["source_only"] <= decided["selected"] + 0.1 and "Beware" not in report["verdict"]
+    monkeypatch.setattr(evidence, "MARGIN", -9)
+    assert "Beware" in fit(tiny_config(lines, tmp_path / "run"))["verdict"]
 
 
 def test_one_pass_gives_features_and_answers(finished: Path) -> None:

@@ -602,6 +602,11 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "and {after:.1%} after.",
         "自适应没有差别：{n} 张带标签的目标测试图像上，平均类别准确率之前 {before:.1%}，之后 {after:.1%}。",
     ),
+    "verdict_prefers_source": (
+        "Beware: on the target line the source-only inspector answers more surely and more evenly over the classes "
+        "than the adapted one, so adaptation may have done harm.",
+        "注意：在目标产线上，源域检测器的回答比自适应后的更确定、类别分布更均匀，自适应可能有害。",
+    ),
     "verdict_unjudged": (
         "To a fresh classifier the two lines' features differ by {before:.2f} before adaptation and {after:.2f} after "
         "(0 alike, 2 apart); {changed:.0%} of the target test images changed class. Whether that is better, only "
