@@ -189,6 +189,31 @@ def test_estimate_prints_four_things(run: Path, capsys: pytest.CaptureFixture[st
     assert main(["estimate", str(run), "--points", "0"]) == 2
 
 
+def test_images_to_label_are_listed_and_their_labels_counted(
+    run: Path, lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    todo = tmp_path / "待标注.csv"
+    answer(capsys, run, "--to-label", todo, "--points", "25")
+    with todo.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    tested = json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"]["test"]
+    assert 5 < len(rows) < len(tested) and {row["id"] for row in rows} < set(tested)
+    for row in rows:
+        assert row["label"] == "" and hashlib.sha256(Path(row["path"]).read_bytes()).hexdigest() == row["id"]
+        row["label"] = Path(row["path"]).parent.name
+    assert main(["estimate", str(run), "--to-label", str(todo)]) == 2 and "exists" in capsys.readouterr().err
+    with todo.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert answer(capsys, run, "--labels", todo)["labelled"]["n"] == len(rows)
+    rest = tmp_path / "rest.csv"
+    answer(capsys, run, "--labels", todo, "--to-label", rest)
+    with rest.open(encoding="utf-8", newline="") as file:
+        others = [row["id"] for row in csv.DictReader(file)]
+    assert others and not {row["id"] for row in rows} & set(others)
+
+
 @pytest.mark.parametrize("by", ["path", "id"])
 def test_a_few_labels_give_an_interval(
     run: Path, lines: Path, tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]

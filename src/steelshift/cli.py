@@ -175,7 +175,13 @@ def evaluate(
             print("{}: {rate:.4f} (95 % interval {low:.4f} to {high:.4f}, {n} images)".format(key, **found[key]))
 
 
-def estimate(run: Positional[Path], labels: Path | None = None, points: float = 5.0, json: bool = False) -> None:
+def estimate(
+    run: Positional[Path],
+    labels: Path | None = None,
+    points: float = 5.0,
+    to_label: Path | None = None,
+    json: bool = False,
+) -> None:
     """Say how right an inspector is on the target line without labels: an estimate, a bound, or why neither.
 
     Args:
@@ -183,10 +189,12 @@ def estimate(run: Positional[Path], labels: Path | None = None, points: float = 
         labels: CSV with the columns label and path (or id, as in data.lock.json) of some target test images, drawn at
             random; adds what they measure.
         points: How narrow an interval, plus or minus, the number of labels is named for.
+        to_label: CSV to write: so many target test images, drawn at random, whose column label a person fills in.
         json: Print one JSON object.
     """
     from steelshift.errors import UsageError
     from steelshift.estimating import estimate_run
+    from steelshift.selection.estimate import labels_needed
 
     if not 0.1 <= points <= 50:
         raise UsageError("option_range", key="points", value=points, range="0.1 to 50")
@@ -195,6 +203,14 @@ def estimate(run: Positional[Path], labels: Path | None = None, points: float = 
         from steelshift.judging import measured
 
         found["labelled"] = measured(run, labels, points)
+        count = found["labelled"]["more"]
+    else:
+        guess = found["estimate"] if found["estimate"] is not None else 0.5
+        count = labels_needed(guess, points / 100)
+    if to_label is not None:
+        from steelshift.judging import list_to_label
+
+        note(say("to_label_written", count=list_to_label(run, to_label, count, labels), path=to_label, run=run))
     if json:
         _print_json(found)
         return
@@ -205,10 +221,7 @@ def estimate(run: Positional[Path], labels: Path | None = None, points: float = 
     if labels is not None:
         print(say("estimate_measured", **found["labelled"]))
     else:
-        from steelshift.selection.estimate import labels_needed
-
-        guess = found["estimate"] if found["estimate"] is not None else 0.5
-        print(say("estimate_to_label", count=labels_needed(guess, points / 100), points=points))
+        print(say("estimate_to_label", count=count, points=points))
 
 
 def inspect(

@@ -4,6 +4,8 @@ Here, and for the oracle, is the one place where labels of the target line are o
 train with come in by `lines`, and leave the test split.
 """
 
+import csv
+import io
 import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from scipy.special import softmax
 
 from steelshift.candidates import Candidates
@@ -21,6 +24,7 @@ from steelshift.data.table import Classes, ImageTable, load_classes, read_images
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
+from steelshift.files import write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
 from steelshift.labels import UNKNOWN
@@ -192,6 +196,34 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
         "more": more_labels(accuracy, len(inside), size, points / 100),
         "left": len(rows) - len(inside),
     }
+
+
+def list_to_label(run: Path, out: Path, count: int, labels: Path | None = None) -> int:
+    """Write a CSV of target test images for a person to label: id, path, crop and an empty label; returns how many.
+
+    Drawn evenly from those without a label in `labels`; a longer list begins with a shorter one's images. Raises
+    UsageError where `out` is there or there is no run, DataError where its images are not.
+    """
+    if out.exists():
+        raise UsageError("to_label_exists", path=out)
+    *_, names, ids = read_views(run / ESTIMATE)
+    known = {} if labels is None else read_labels_by_id(labels, classes_of(run, names))
+    try:
+        places = [Path(each) for each in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["target"]]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise DataError("run_unreadable", run=run) from error
+    rows = {row.id: row for row in read_images(places).rows}
+    wanted = [name for name in np.random.default_rng(0).permutation(sorted(set(ids))) if name not in known][:count]
+    if not set(wanted) <= rows.keys():
+        raise DataError("run_images_gone", where=", ".join(map(str, places)), run=run)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "path", "crop", "label"])
+    for name in wanted:
+        row = rows[name]
+        writer.writerow([name, row.path.resolve(), " ".join(map(str, row.crop or ())), ""])
+    write_text(out, text.getvalue())
+    return len(wanted)
 
 
 def classes_of(run: Path, names: tuple[str, ...]) -> Classes:

@@ -767,10 +767,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "无法信任单一数值，因为{risk}；下界 {bound:.0%} 又太低，没有帮助。请标注一些图像并使用 --labels。",
     ),
     "labels_no_match": (
-        "{path} labels none of the {count} target test images of {run} with a known class. List them by path, or by id "
-        "as data.lock.json does.",
+        "{path} labels none of the {count} target test images of {run} with a known class. `steelshift estimate {run} "
+        "--to-label FILE` lists images to label.",
         "{path} 没有用已知类别标注 {run} 的 {count} 张目标测试图像中的任何一张。"
-        "请按路径或 data.lock.json 中的 id 列出。",
+        "`steelshift estimate {run} --to-label FILE` 可列出待标注图像。",
     ),
     "labels_elsewhere": (
         "{count} labelled images are not among the target test images of {run} and do not count.",
@@ -790,6 +790,15 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "test images are without a label.",
         "{n} 个标签，其中 {unknown} 个不属于本次运行的任何类别，必然答错：准确率 {accuracy:.1%}，95 % 区间 {low:.1%} "
         "到 {high:.1%}。再随机标注 {more} 个可达到正负 {points:g} 个百分点；尚有 {left} 张测试图像没有标签。",
+    ),
+    "to_label_exists": (
+        "{path} exists and may hold labels. Name a new file.",
+        "{path} 已存在，可能含有标签。请换一个新文件名。",
+    ),
+    "to_label_written": (
+        "{count} images to label are listed in {path}: fill in the column label, then `steelshift estimate {run} "
+        "--labels {path}`.",
+        "{path} 中列出了 {count} 张待标注图像：请填写 label 列，然后运行 `steelshift estimate {run} --labels {path}`。",
     ),
     "estimate_to_label": (
         "{count} labels of target images that were not trained on, drawn evenly, would settle it within plus or minus "
