@@ -190,6 +190,29 @@ def test_an_exported_inspector_says_the_same_of_every_task(alone: Path, lines: P
             assert float(one[f"{name} p"]) == pytest.approx(float(other[f"{name} p"]), abs=1e-4)
 
 
+def test_the_server_says_the_same_of_every_task(alone: Path, lines: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+    from test_serving import PNG, Served, ask
+
+    images = lines / "source" / "scratches"
+    assert main(["inspect", str(alone), str(images), "--out", str(tmp_path / "rows.jsonl")]) == 0
+    expected = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()][:2]
+    served = Served(alone, tmp_path / "log.jsonl")
+    try:
+        facts = ask(served.port, "GET", "/v1/inspector")[2]
+        assert [head["task"] for head in facts["heads"]] == ["瑕疵 type", "wide", "many", "bad"]
+        for row in expected:
+            content = Path(row["path"]).read_bytes()
+            status, _, body = ask(served.port, "POST", "/v1/inspect?pictures=1", content, PNG)
+            assert status == 200 and body["heat_map"] is None and list(body["row"]) == list(row)
+            for key in row.keys() - {"path", "latency_ms"}:
+                near = key.endswith((" p", " margin"))
+                assert body["row"][key] == (pytest.approx(row[key], abs=2e-5) if near else row[key]), key
+        assert "inspect_decisions_total" in ask(served.port, "GET", "/metrics")[2].decode()
+    finally:
+        assert served.stop() == 0
+
+
 def test_as_many_images_are_reviewed_as_asked_for_whatever_the_number_of_tasks() -> None:
     heads = tuple(Head(f"t{number}", "single-label", ("a", "b")) for number in range(4))
     columns = {head.task: slice(2 * number, 2 * number + 2) for number, head in enumerate(heads)}

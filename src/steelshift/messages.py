@@ -194,10 +194,6 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{what} needs an inspector of one task, and this one answers {count}. Leave it out, or use another inspector.",
         "{what} 需要单任务检测器，而该检测器有 {count} 个任务。请去掉该选项，或换用其他检测器。",
     ),
-    "serve_one_task": (
-        "The server needs an inspector of one task, and this one has {count}. Use `inspect`, or another inspector.",
-        "服务只支持单任务检测器，而该检测器有 {count} 个任务。请改用 inspect，或换用其他检测器。",
-    ),
     "row_tasks_sure": ("sure of every task", "所有任务都有把握"),
     "row_task_uncertain": (
         "{task}: {p:.3f} is below the threshold {threshold:.3f}; a person should look",

@@ -173,7 +173,9 @@ def _row_schema() -> dict[str, Any]:
     hints = get_type_hints(ImageRow)
     names = {name: "class_" if name == "class" else name for name in COLUMNS}
     properties = {name: TypeAdapter(hints[key]).json_schema() for name, key in names.items()}
-    return {"type": "object", "properties": properties, "required": ["id", "path", "decision", "reason"]}
+    about = "Of declared tasks, `TASK class`, `TASK p` and so on in place of class, p, second_class and margin."
+    required = ["id", "path", "decision", "reason"]
+    return {"type": "object", "description": about, "properties": properties, "required": required}
 
 
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -56,7 +56,7 @@ class Metrics:
         self._info.labels(inspector).set(1)
 
     def row(self, row: dict[str, Any]) -> None:
-        self.decisions.labels(row["decision"], row["class"] or "").inc()
+        self.decisions.labels(row["decision"], row.get("class") or "").inc()
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -28,7 +28,7 @@ from steelshift.data.sources import Found, Taken
 from steelshift.errors import ArtifactRefused, SteelshiftError, UsageError
 from steelshift.inspection.opening import fingerprint, open_inspector, place_of
 from steelshift.inspection.rows import Inspected, judged_in_parts, limits_of, record_of
-from steelshift.inspection.specification import Judge
+from steelshift.inspection.specification import Head, Judge
 from steelshift.memory import return_memory
 from steelshift.messages import say
 from steelshift.report.pictures import heat_layer
@@ -51,8 +51,6 @@ def main() -> None:
     try:
         mark = _marked(folder)
         inspector = open_inspector(folder, options["runtime"], options["precision"], options["threads"])
-        if inspector.specification.heads:
-            raise UsageError("serve_one_task", count=len(inspector.specification.heads))
         heat = _warm(inspector, folder)
         if mark is None or _marked(folder) != mark:
             raise ArtifactRefused("inspector_broken", path=folder, why="it changed while it was read")
@@ -62,13 +60,14 @@ def main() -> None:
         return
     facts = {"heat_maps": heat, "weights": inspector.identity, **dataclasses.asdict(inspector.specification)}
     _say(replies, {"inspector": mark, "facts": facts})
+    heads = inspector.specification.heads
     pool = ThreadPoolExecutor(options["threads"]) if options["threads"] > 1 else None
     while (batch := frames.read(sys.stdin.buffer)) is not None:
         message, contents = batch
         os.environ["STEELSHIFT_LANG"] = message["language"]  # for all threads: there is one batch at a time
         images, pictures = list(zip(message["names"], contents, strict=True)), message["pictures"]
         for part in inspected(inspector, images, options["pixels"], pool, heat and pictures):
-            _say(replies, {"answers": [_answer(each, pictures) for each in part]})
+            _say(replies, {"answers": [_answer(each, heads, pictures) for each in part]})
 
 
 def _say(replies: BinaryIO, message: dict[str, Any]) -> None:
@@ -90,6 +89,8 @@ def _warm(inspector: Judge, folder: Path) -> bool:
     """
     golden = [("", path.read_bytes()) for path in sorted((place_of(folder) / "golden").glob("*.png"))]
     list(inspected(inspector, golden))
+    if inspector.specification.heads:  # each looks elsewhere
+        return False
     try:
         list(inspected(inspector, golden, heat=True))
     except UsageError:
@@ -130,8 +131,8 @@ def _taken(content: bytes, bit_depth: int | None, pixels: int) -> Taken:
         return Taken(digest, None, str(error))
 
 
-def _answer(found: Inspected, pictures: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {"row": record_of(found.row)}
+def _answer(found: Inspected, heads: Sequence[Head], pictures: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"row": record_of(found.row, heads)}
     if pictures and found.taken.decoded is not None:
         answer["picture"] = _picture(found.taken.decoded.pixels)
         answer["heat_map"] = None if found.heat is None else _heat_map(found.heat)

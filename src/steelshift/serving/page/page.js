@@ -12,7 +12,8 @@ const WORDS = {
     "reject-unknown": "? Unlike the source line: a person should look", unreadable: "✕ Cannot be read",
     failed: "✕ No answer", offline: "The server cannot be reached.",
     progress: (done, count, look) => `${done} of ${count} inspected` + (look ? `, ${look} for a person to look at` : ""),
-    inspector: (hash, facts) => `Inspector ${hash} · ${facts.encoder} · ${facts.classes.length} classes`,
+    inspector: (hash, facts) => `Inspector ${hash} · ${facts.encoder} · ` +
+      (facts.heads.length ? `${facts.heads.length} tasks` : `${facts.classes.length} classes`),
     picture: (name) => `${name}, as the inspector saw it`,
   },
   zh: {
@@ -25,7 +26,8 @@ const WORDS = {
     "reject-unknown": "? 与源产线不相似，请人工复核", unreadable: "✕ 无法读取",
     failed: "✕ 没有结果", offline: "无法连接服务器。",
     progress: (done, count, look) => `已检测 ${done} / ${count}` + (look ? `，其中 ${look} 张需人工复核` : ""),
-    inspector: (hash, facts) => `检测器 ${hash} · ${facts.encoder} · ${facts.classes.length} 个类别`,
+    inspector: (hash, facts) => `检测器 ${hash} · ${facts.encoder} · ` +
+      (facts.heads.length ? `${facts.heads.length} 个任务` : `${facts.classes.length} 个类别`),
     picture: (name) => `${name}，检测器所见`,
   },
 };
@@ -122,7 +124,10 @@ function show(card) {
   const row = answer && answer.row;
   node.setAttribute("aria-busy", String(card.state !== "done"));
   node.classList.remove("good", "look", "bad");
-  part(".answers").hidden = part("details").hidden = !row;
+  const tasks = Object.keys(row || {}).filter((key) => key.endsWith(" class")).map((key) => key.slice(0, -" class".length));
+  part(".answers").hidden = !row || tasks.length > 0;
+  part(".tasks").hidden = tasks.length === 0;
+  part("details").hidden = !row;
   part(".nothing").textContent = card.state === "done" ? (row ? "" : "✕") : "…";
   part(".nothing").hidden = Boolean(answer && answer.picture);
   for (const name of ["picture", "heat"]) part("." + name).hidden = true;
@@ -139,12 +144,8 @@ function show(card) {
   }
   node.classList.add(row.decision === "accept" ? "good" : "look");
   part(".chip").textContent = words[row.decision] || row.decision;
-  part(".class").textContent = row.class;
-  part(".p").textContent = percent(row.p);
-  part(".meter").value = row.p;
-  part(".meter").setAttribute("aria-label", `${row.class} ${percent(row.p)}`);
-  part(".second-class").textContent = row.second_class;
-  part(".second-p").textContent = percent(row.p - row.margin);
+  if (tasks.length) part(".tasks").replaceChildren(...tasks.flatMap((task) => toldOf(task, row)));
+  else showClass(part, row);
   part(".reason").textContent = row.reason;
   if (answer.picture) {
     part(".picture").src = answer.picture;
@@ -160,6 +161,24 @@ function show(card) {
   part(".nearest ul").replaceChildren(...(row.nearest || "").split("; ").map((each) => element("li", each)));
   part("tbody").replaceChildren(...Object.entries(row).filter(([, value]) => value !== null && value !== "")
     .map(([key, value]) => element("tr", element("th", key), element("td", String(value)))));
+}
+
+function showClass(part, row) {
+  part(".class").textContent = row.class;
+  part(".p").textContent = percent(row.p);
+  part(".meter").value = row.p;
+  part(".meter").setAttribute("aria-label", `${row.class} ${percent(row.p)}`);
+  part(".second-class").textContent = row.second_class;
+  part(".second-p").textContent = percent(row.p - row.margin);
+}
+
+function toldOf(task, row) {
+  const told = element("dd", `${row[`${task} class`]} `, element("span", percent(row[`${task} p`])));
+  if (row[`${task} decision`] !== "accept") {
+    told.prepend("? ");
+    told.className = "unsure";
+  }
+  return [element("dt", task), told];
 }
 
 function element(kind, ...content) {
