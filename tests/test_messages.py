@@ -1,4 +1,5 @@
 import ast
+import re
 import string
 import subprocess
 import sys
@@ -54,6 +55,29 @@ def test_both_languages_say_the_same(key):
     assert "" not in placeholders(english) and not any(name.isdigit() for name in placeholders(english))
     assert any("\u4e00" <= letter <= "\u9fff" for letter in chinese)
     assert english.isascii()
+
+
+def ranges():
+    """Every range that the source writes out, as an argument `range` or as the words of a check."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            words = [keyword.value for keyword in getattr(node, "keywords", []) if keyword.arg == "range"]
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("hold", "_check"):
+                words += node.args[-1:]
+            yield from (part.value for part in words if isinstance(part, ast.Constant))
+
+
+def test_ranges_are_said_in_chinese_too(monkeypatch):
+    monkeypatch.setenv("STEELSHIFT_LANG", "zh")
+    found = {words: say("option_range", key="k", value=0, range=words) for words in ranges()}
+    assert len(found) > 10
+    for words, said in found.items():
+        rest = said.replace("fp32", "").replace("int8", "").replace("auto", "").replace("equal", "")
+        assert not re.search("[A-Za-z]{2}", rest), (words, said)
+    assert "大于 0，至多 1" in say("option_range", key="k", value=0, range="above 0, at most 1")
+    assert "介于 0 与 1 之间" in say("option_range", key="k", value=0, range="between 0 and 1")
+    assert "0.1 到 50" in say("option_range", key="k", value=0, range="0.1 to 50")
+    assert "键值映射" in say("wrong_value", key="k", value=0, wanted="a map of keys")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The language follows STEELSHIFT_LANG (`en` or `zh`), else the locale.
 """
 
 import os
+import re
 from contextvars import ContextVar
 
 _SPOKEN: ContextVar[str | None] = ContextVar("spoken", default=None)
@@ -973,4 +974,24 @@ def speak(chosen: str | None) -> None:
 def say(key: str, /, **fields: object) -> str:
     """The sentence `key` in the user's language with `fields` filled in."""
     english, chinese = _CATALOGUE[key]
-    return (chinese if language() == "zh" else english).format(**fields)
+    if language() != "zh":
+        return english.format(**fields)
+    return chinese.format(**{name: _in_chinese(value) if name in _WORDED else value for name, value in fields.items()})
+
+
+_WORDED = ("range", "wanted")
+"""Fields that say what is allowed, in English words about numbers and names."""
+_PHRASES = (
+    (r"between (\S+) and (\S+)", r"介于 \1 与 \2 之间"), (r"(\S+) or more", r"至少 \1"), (r"at least", "至少"),
+    (r"at most|up to", "至多"), (r"above", "大于"), (r"below", "小于"), (r"(?<=\d) to (?=\S)", " 到 "),
+    ("never rising", "不递增"), ("the lower first", "小者在前"), ("the last", "最后一个"),
+    ("where an aggregator weighs the tasks", "因为任务由聚合器加权"), ("a map of keys", "键值映射"),
+    (r",? or ", " 或 "), (" and ", " 且 "), (", ", "，"),
+)  # fmt: skip
+
+
+def _in_chinese(words: object) -> str:
+    found = str(words)
+    for english, chinese in _PHRASES:
+        found = re.sub(english, chinese, found)
+    return found

@@ -60,7 +60,7 @@ class Layout:
     def __post_init__(self) -> None:
         for key, value, right, words in (
             ("tile", self.tile, self.tile >= 8, "8 or more"),
-            ("overlap", self.overlap, 0 <= self.overlap < 1, "0 to below 1"),
+            ("overlap", self.overlap, 0 <= self.overlap < 1, "0 or more, below 1"),
             ("mm_per_pixel", self.mm_per_pixel, self.mm_per_pixel is None or self.mm_per_pixel > 0, "above 0"),
             ("speed", self.speed, self.speed is None or self.speed > 0, "above 0"),
             ("speed", self.speed, self.speed is None or self.mm_per_pixel is not None, say("with_mm_per_pixel")),
