@@ -81,7 +81,7 @@ function add(files) {
 }
 
 function work() {
-  for (let card; running < AT_ONCE && (card = cards.find((each) => each.state === "new"));) {
+  for (let card; facts && running < AT_ONCE && (card = cards.find((each) => each.state === "new"));) {
     card.state = "sent";
     running += 1;
     inspect(card).finally(() => { running -= 1; show(card); count(); work(); });
@@ -210,7 +210,8 @@ async function meet() {
     if (reply && reply.ok) {
       facts = await reply.json();
       by("unlock").hidden = true;
-      return showInspector();
+      showInspector();
+      return work(); // what was dropped while the server began
     }
     if (reply && reply.status === 401) return lock(token && (await reply.json()).detail);
     await new Promise((wake) => setTimeout(wake, 1000));
@@ -228,7 +229,7 @@ by("unlock").addEventListener("submit", (event) => {
   event.preventDefault();
   token = by("token").value.trim();
   for (const card of cards) if (card.status === 401) card.state = "new";
-  meet().then(work);
+  meet();
 });
 for (const button of document.querySelectorAll("[data-language]")) button.addEventListener("click", () => speak(button.dataset.language));
 for (const name of ["dragover", "drop"]) {
