@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from steelshift.bench.sheets import read_results
-from steelshift.bench.table import table_of
+from steelshift.bench.sheets import read_results, table_of
 from steelshift.estimating import read_views
 from steelshift.selection.estimate import judge_blind
 

@@ -163,16 +163,28 @@ def test_bad_data_is_one_sentence_and_what_was_refused_leaves_nothing(
     command = ["bench", str(written(tmp_path, pairs={"p": pair})), "--jobs", "2", "--out", str(tmp_path / "out")]
     assert main(command) == 3
     said = capsys.readouterr().err
-    assert "neither a folder nor a manifest" in said and "Traceback" not in said
-    assert all("Traceback" not in log.read_text() for log in (tmp_path / "out" / "logs").iterdir())
+    assert "neither a folder nor a manifest" in said and not (tmp_path / "out").exists()
+    methods = {"wrong": {"method": "dann", "weights": "absent.safetensors"}, "right": {"method": "source_only"}}
+    command[1] = str(written(tmp_path, methods=methods, seeds=[0]))
+    assert main(command) == 1  # the reason is told, though another method said something after it
+    assert "absent.safetensors" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [row["method"] for row in rows(tmp_path / "out")] == ["right"]
+    assert "SIGKILL" in running._reason(tmp_path / "no.log", -9)
     drawn = {"synthetic": "mild", "images": 70, "unknown": ["dragon"]}
     (tmp_path / "new").mkdir()
     with pytest.raises(UsageError) as caught:
         run_suite(written(tmp_path, pairs={"p": drawn}), tmp_path / "new", resume=False, jobs=2)
     assert caught.value.key == "pair_class" and list((tmp_path / "new").iterdir()) == []
     with pytest.raises(UsageError):
-        run_suite(written(tmp_path), tmp_path / "new", resume=False, jobs=2, known=tmp_path / "absent.csv")
-    assert list((tmp_path / "new").iterdir()) == []
+        run_suite(written(tmp_path), tmp_path / "newer", resume=False, jobs=2, known=tmp_path / "absent.csv")
+    assert not (tmp_path / "newer").exists()
+    (tmp_path / "out" / "bench.json").write_text("{")
+    assert main([*command, "--resume"]) == 2
+    name = next(iter(SUITE["pairs"]))
+    row = running.row_path(tmp_path / "other", name, 0, "dann")
+    row.parent.mkdir(parents=True)
+    row.write_text("{}")
+    assert running.read_row(load_suite(written(tmp_path)), tmp_path / "other", name, 0, "dann") is None
 
 
 def test_a_damaged_table_is_refused_with_its_row(finished: Path, tmp_path: Path) -> None:
@@ -182,6 +194,7 @@ def test_a_damaged_table_is_refused_with_its_row(finished: Path, tmp_path: Path)
         "cut": text[:-40],
         "cut at a comma": text[: text.rindex(",") + 1],
         "a score": text.replace(f",{first['selected']},", ",0.x,"),
+        "no number": text.replace(f",{first['selected']},", ",nan,"),
         "a curve": text.replace(first["by_step"], first["by_step"] + " 0.5"),
         "a curve of words": text.replace(first["by_step"], "one two"),
         "a seed": text.replace(",dann,0,", ",dann,zero,"),
@@ -194,13 +207,31 @@ def test_a_damaged_table_is_refused_with_its_row(finished: Path, tmp_path: Path)
         assert caught.value.key == "sheet_damaged", name
         with pytest.raises(UsageError) as caught:
             run_suite(written(tmp_path), tmp_path / "out", resume=False, jobs=2, known=tmp_path / "results.csv")
-        assert caught.value.key == "sheet_damaged" and list((tmp_path / "out").iterdir()) == [], name
-    text = (finished / "validators.csv").read_text(encoding="utf-8")
-    for content in (text[:-30], text.replace(",", ",x", 9)):
-        (tmp_path / "validators.csv").write_text(content, encoding="utf-8")
+        assert caught.value.key == "sheet_damaged" and not (tmp_path / "out").exists(), name
+    (tmp_path / "results.csv").write_bytes((finished / "results.csv").read_bytes())
+    lines = (finished / "validators.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+
+    def changed(place: int, value: str) -> list[str]:
+        cells = next(csv.reader([lines[1]]))
+        cells[place] = value
+        return [lines[0], ",".join(f'"{cell}"' for cell in cells) + "\n", *lines[2:]]
+
+    fewer = {
+        "cut": [*lines[:-1], lines[-1][:-30]],
+        "no method": changed(1, ""),
+        "no score": changed(4, ""),
+        "no number": changed(4, "nan"),
+        "a row less": lines[:-1],
+    }
+    for name, content in fewer.items():
+        (tmp_path / "validators.csv").write_text("".join(content), encoding="utf-8")
+        if name != "a row less":
+            with pytest.raises(UsageError) as caught:
+                read_checkpoints(tmp_path)
+            assert caught.value.key == "sheet_damaged", name
         with pytest.raises(UsageError) as caught:
-            read_checkpoints(tmp_path)
-        assert caught.value.key in ("sheet_damaged", "no_validators")
+            run_suite(written(tmp_path), tmp_path / "out", resume=False, jobs=2, known=tmp_path)
+        assert caught.value.key == "sheet_damaged" and not (tmp_path / "out").exists(), name
 
 
 def test_two_suites_do_not_run_in_one_folder(finished: Path, tmp_path: Path) -> None:

@@ -208,10 +208,18 @@ def test_images_to_label_are_listed_and_their_labels_counted(
         writer.writerows(rows)
     assert answer(capsys, run, "--labels", todo)["labelled"]["n"] == len(rows)
     rest = tmp_path / "rest.csv"
-    answer(capsys, run, "--labels", todo, "--to-label", rest)
+    assert main(["estimate", str(run), "--labels", str(todo), "--to-label", str(rest)]) == 0
+    assert f"--labels {todo} {rest}" in capsys.readouterr().err
     with rest.open(encoding="utf-8", newline="") as file:
-        others = [row["id"] for row in csv.DictReader(file)]
-    assert others and not {row["id"] for row in rows} & set(others)
+        others = list(csv.DictReader(file))
+    assert {row["id"] for row in others} == set(tested) - {row["id"] for row in rows}  # fewer than are wanted
+    with rest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"label": Path(row["path"]).parent.name} for row in others)
+    assert answer(capsys, run, "--labels", todo, rest)["labelled"]["n"] == len(tested)
+    assert main(["estimate", str(run), "--labels", str(todo), str(rest), "--to-label", str(tmp_path / "x.csv")]) == 0
+    assert "not written" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
 
 
 @pytest.mark.parametrize("by", ["path", "id"])

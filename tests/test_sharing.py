@@ -287,3 +287,15 @@ def test_heads_read_only_their_own_path():
     logits[:, 3:5].sum().backward()
     reached = features.grad.abs().sum(0) > 0
     assert reached.tolist() == [True] * 5 + [False] * 2 + [True] * 2 + [False] * 2
+
+
+def test_weights_of_all_tasks_in_one_tensor_load_as_one_a_task():
+    torch.manual_seed(0)
+    old = {"a.weight": torch.randn(TASKS * 5, 7), "a.bias": torch.randn(TASKS * 5)}
+    holder = nn.ModuleDict({"a": GroupedLinear(7, 5, TASKS, True)})
+    holder.load_state_dict(dict(old))
+    values = torch.randn(2, TASKS * 7)
+    of_task = zip(values.chunk(TASKS, 1), old["a.weight"].chunk(TASKS), old["a.bias"].chunk(TASKS), strict=True)
+    expected = [nn.functional.linear(*each) for each in of_task]
+    assert torch.equal(holder["a"](values), torch.cat(expected, 1))
+    assert torch.equal(holder.state_dict()["a.1.bias"], old["a.bias"][5:10])

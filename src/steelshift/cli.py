@@ -177,7 +177,7 @@ def evaluate(
 
 def estimate(
     run: Positional[Path],
-    labels: Path | None = None,
+    labels: tuple[Path, ...] = (),
     points: float = 5.0,
     to_label: Path | None = None,
     json: bool = False,
@@ -186,8 +186,8 @@ def estimate(
 
     Args:
         run: Folder of a finished run.
-        labels: CSV with the columns label and path (or id, as in data.lock.json) of some target test images, drawn at
-            random; adds what they measure.
+        labels: CSV files with the columns label and path (or id, as in data.lock.json) of some target test images,
+            drawn at random; adds what they measure.
         points: How narrow an interval, plus or minus, the number of labels is named for.
         to_label: CSV to write: so many target test images, drawn at random, whose column label a person fills in.
         json: Print one JSON object.
@@ -199,7 +199,7 @@ def estimate(
     if not 0.1 <= points <= 50:
         raise UsageError("option_range", key="points", value=points, range="0.1 to 50")
     found = estimate_run(run)
-    if labels is not None:
+    if labels:
         from steelshift.judging import measured
 
         found["labelled"] = measured(run, labels, points)
@@ -210,7 +210,13 @@ def estimate(
     if to_label is not None:
         from steelshift.judging import list_to_label
 
-        note(say("to_label_written", count=list_to_label(run, to_label, count, labels), path=to_label, run=run))
+        listed = list_to_label(run, to_label, count, labels)
+        given = " ".join(map(str, [*labels, to_label]))
+        if not listed:
+            note(say("to_label_none", points=points, path=to_label))
+        else:
+            key = "to_label_written" if listed == count else "to_label_fewer"
+            note(say(key, count=listed, path=to_label, run=run, labels=given, wanted=count))
     if json:
         _print_json(found)
         return
@@ -218,7 +224,7 @@ def estimate(
         value = found[key]
         print(f"{key}: {'-' if value is None else value if key == 'verdict' else format(value, '.3f')}")
     print(found["reason"])
-    if labels is not None:
+    if labels:
         print(say("estimate_measured", **found["labelled"]))
     else:
         print(say("estimate_to_label", count=count, points=points))

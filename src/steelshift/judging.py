@@ -7,7 +7,7 @@ train with come in by `lines`, and leave the test split.
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,19 +167,19 @@ def decoded(table: ImageTable, inspector: artifact.Inspector) -> Iterator[PixelC
         yield cache
 
 
-def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
+def measured(run: Path, labels: Sequence[Path], points: float) -> dict[str, Any]:
     """Accuracy of the inspector of a run on its target test images, from labels of a few, with its 95 % interval.
 
-    The accuracy is that of the line which the test images were drawn from. labels: see `read_labels_by_id`. more:
+    The accuracy is that of the line which the test images were drawn from. labels: files for `read_labels_by_id`. more:
     labels beyond these, drawn evenly, that reach plus or minus `points` points; left: test images without one. unknown:
     images labelled with no class of the run; whatever is answered to them is wrong. Raises DataError, UsageError.
     """
     inspector, _, names, ids = read_views(run / ESTIMATE)
-    known = read_labels_by_id(labels, classes_of(run, names))
+    known = _together(labels, classes_of(run, names))
     rows = {name: row for row, name in enumerate(ids)}
     inside = [name for name in known if name in rows]
     if not any(known[name] >= 0 for name in inside):
-        raise DataError("labels_no_match", path=labels, count=len(rows), run=run)
+        raise DataError("labels_no_match", path=", ".join(map(str, labels)), count=len(rows), run=run)
     if len(inside) < len(known):
         note(say("labels_elsewhere", count=len(known) - len(inside), run=run))
     answers = inspector.target.predicted
@@ -198,16 +198,27 @@ def measured(run: Path, labels: Path, points: float) -> dict[str, Any]:
     }
 
 
-def list_to_label(run: Path, out: Path, count: int, labels: Path | None = None) -> int:
+def _together(files: Sequence[Path], classes: Classes) -> dict[str, int]:
+    """Labels by id of several files. Raises DataError, also where two disagree."""
+    found: dict[str, int] = {}
+    for file in files:
+        for name, index in read_labels_by_id(file, classes).items():
+            if found.setdefault(name, index) != index:
+                raise DataError("labels_twice", path=file, id=name)
+    return found
+
+
+def list_to_label(run: Path, out: Path, count: int, labels: Sequence[Path] = ()) -> int:
     """Write a CSV of target test images for a person to label: id, path, crop and an empty label; returns how many.
 
-    Drawn evenly from those without a label in `labels`; a longer list begins with a shorter one's images. Raises
-    UsageError where `out` is there or there is no run, DataError where its images are not.
+    Drawn evenly from those without a label in `labels`, at most `count`; a longer list begins with a shorter one's
+    images. Nothing is written where none is to be labelled. Raises UsageError where `out` is there or there is no run,
+    DataError where its images are not.
     """
     if out.exists():
         raise UsageError("to_label_exists", path=out)
     *_, names, ids = read_views(run / ESTIMATE)
-    known = {} if labels is None else read_labels_by_id(labels, classes_of(run, names))
+    known = _together(labels, classes_of(run, names))
     try:
         places = [Path(each) for each in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["target"]]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -216,6 +227,8 @@ def list_to_label(run: Path, out: Path, count: int, labels: Path | None = None) 
     wanted = [name for name in np.random.default_rng(0).permutation(sorted(set(ids))) if name not in known][:count]
     if not set(wanted) <= rows.keys():
         raise DataError("run_images_gone", where=", ".join(map(str, places)), run=run)
+    if not wanted:
+        return 0
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "path", "crop", "label"])

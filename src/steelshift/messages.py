@@ -711,9 +711,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{path} 以每进程 {before} 个线程开始，现在将用 {now} 个，这会改变求和结果。"
         "请使用原来的 --jobs，或换一个文件夹。",
     ),
+    "bench_killed": ("The process was ended by {signal}.", "该进程被 {signal} 终止。"),
     "bench_failed": (
-        "Runs of {units} failed: {why} All others are finished. See {log}, then continue with --resume.",
-        "{units} 的运行失败：{why} 其余已完成。请查看 {log}，然后用 --resume 继续。",
+        "Runs of {units} failed: {why} See {log}; what is finished stays. Mend it, then continue with --resume.",
+        "{units} 的运行失败：{why} 请查看 {log}；已完成的部分会保留。修正后用 --resume 继续。",
     ),
     "no_estimate": (
         "There is no {path}. Name the folder of a finished run; runs of earlier versions do not have it.",
@@ -794,8 +795,20 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "to_label_written": (
         "{count} images to label are listed in {path}: fill in the column label, then `steelshift estimate {run} "
-        "--labels {path}`.",
-        "{path} 中列出了 {count} 张待标注图像：请填写 label 列，然后运行 `steelshift estimate {run} --labels {path}`。",
+        "--labels {labels}`.",
+        "{path} 中列出了 {count} 张待标注图像：请填写 label 列，然后运行 "
+        "`steelshift estimate {run} --labels {labels}`。",
+    ),
+    "to_label_fewer": (
+        "All {count} test images that are without a label are listed in {path}, where {wanted} would be wanted: fill "
+        "in the column label, then `steelshift estimate {run} --labels {labels}`.",
+        "{path} 中列出了全部 {count} 张没有标签的测试图像（需要 {wanted} 张）：请填写 label 列，然后运行 "
+        "`steelshift estimate {run} --labels {labels}`。",
+    ),
+    "to_label_none": (
+        "No more labels are wanted for plus or minus {points:g} points, or no test image is without one: {path} is not "
+        "written.",
+        "达到正负 {points:g} 个百分点无需更多标签，或所有测试图像都已有标签：未写入 {path}。",
     ),
     "estimate_to_label": (
         "{count} labels of target images that were not trained on, drawn evenly, would settle it within plus or minus "

@@ -149,7 +149,9 @@ def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: In
         logits = in_batches(network.to(device).logits, prepared, device=device)
         network.cpu()
         found[name] = scores_by_task(lines.tasks, {key: values[rows] for key, values in labels.items()}, logits)
-    found["sentence"] = verdict(config.method, found["source_only"]["mean"], found["selected"]["mean"], len(test))
+    labelled = int(np.any([known(values)[rows] for values in labels.values()], axis=0).sum())
+    found["labelled"] = labelled
+    found["sentence"] = verdict(config.method, found["source_only"]["mean"], found["selected"]["mean"], labelled)
     return found
 
 

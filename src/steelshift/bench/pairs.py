@@ -77,6 +77,10 @@ def _make(name: str, pair: Pair, folder: Path) -> tuple[tuple[Path, ...], tuple[
         source, target = (_tiles(pair, line, getattr(pair, line), folder) for line in ("source", "target"))
     else:
         source, target = pair.source, pair.target
+        if pair.classes is None:
+            find_classes(source)
+        for places in (source, target):  # what is not there is said before anything is trained
+            list_places(places)
     if pair.unknown:
         source = (_without(source, pair.unknown, folder / "source-known.csv"),)
     if pair.absent:

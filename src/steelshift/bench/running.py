@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from steelshift.bench.pairs import prepare
-from steelshift.bench.sheets import as_csv, beside, read_checkpoints, read_results
+from steelshift.bench.sheets import as_csv, beside, damaged, read_checkpoints, read_results, table_of
 from steelshift.bench.suite import Suite, load_suite
 from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
 from steelshift.files import locked, write_json, write_text
@@ -49,6 +50,7 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | N
     suite = load_suite(path)
     if jobs < 1:
         raise UsageError("option_range", key="jobs", value=jobs, range="1 or more")
+    there = out.exists()
     new = _open(out, resume, jobs)
     with locked(out / "bench.json", wait=False) as mine, stop_requests() as stop:
         if not mine:
@@ -60,6 +62,8 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | N
             if new:  # mended, the same command can be given again
                 for path in out.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not there:
+                    out.rmdir()
             raise
         units = [(pair, seed) for pair in suite.pairs for seed in suite.seeds if missing(suite, out, pair, seed)]
         failed = _run_units(suite, out, units, jobs, stop)
@@ -68,9 +72,9 @@ def run_suite(path: Path, out: Path, *, resume: bool, jobs: int, known: Path | N
         raise Interrupted(stop[0], done, out)
     if failed:
         names = ", ".join(f"{pair} {seed}" for pair, seed in failed)
-        log = _log(out, *next(iter(failed)))
+        unit, code = next(iter(failed.items()))
         fault = DataError if set(failed.values()) == {DataError.exit_code} else RunFailed
-        raise fault("bench_failed", units=names, why=_last_line(log), log=log)
+        raise fault("bench_failed", units=names, why=_reason(_log(out, *unit), code), log=_log(out, *unit))
     return out / "results.csv"
 
 
@@ -127,9 +131,10 @@ def _open(out: Path, resume: bool, jobs: int) -> bool:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume:
             raise UsageError("run_exists", path=out)
-        if not marker.exists():
-            raise UsageError("not_a_bench", path=out)
-        before = json.loads(marker.read_text(encoding="utf-8"))["threads"]
+        try:
+            before = json.loads(marker.read_text(encoding="utf-8"))["threads"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError("not_a_bench", path=out) from error
         if before != threads_of(jobs):
             raise UsageError("other_threads", path=out, before=before, now=threads_of(jobs))
         return False
@@ -152,16 +157,26 @@ def read_row(suite: Suite, out: Path, pair: str, seed: int, method: str) -> dict
         row = json.loads(row_path(out, pair, seed, method).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return row if row["config_sha"] == suite.hashes[pair, seed, method] else None
+    fitting = isinstance(row, dict) and row.get("config_sha") == suite.hashes[pair, seed, method]
+    return row if fitting else None
 
 
 def _take_over(suite: Suite, out: Path, known: Path, threads: int) -> None:
-    """Rows of an earlier table, with its checkpoints where they lie beside it."""
+    """Rows of an earlier table, with its checkpoints where they lie beside it. Raises UsageError, and takes none."""
+    known = table_of(known)
     scored: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for part in read_checkpoints(known) if beside(known).exists() else []:
-        scored[part["pair"], part["method"], part["seed"]].append(part)
+    last: dict[tuple[str, ...], int] = {}
+    for place, part in enumerate(read_checkpoints(known) if beside(known).exists() else [], start=1):
+        run = part["pair"], part["method"], part["seed"]
+        scored[run].append(part)
+        last[run] = place
+    rows = read_results(known, needed=("config_sha", "threads"))
+    for row in rows:
+        run = row["pair"], row["method"], row["seed"]
+        if run in scored and [str(round(part["step"])) for part in scored[run]] != row["steps"].split():
+            raise damaged(beside(known), last[run])
     other = 0
-    for row in read_results(known, needed=("config_sha", "threads")):
+    for row in rows:
         pair, method, seed = row["pair"], row["method"], int(row["seed"])
         fitting = suite.hashes.get((pair, seed, method)) == row["config_sha"]
         if row["threads"] not in ("", str(threads)):  # a folder keeps to one number of them
@@ -197,8 +212,10 @@ def _log(out: Path, pair: str, seed: int) -> Path:
     return out / "logs" / f"{pair} {seed}.log"
 
 
-def _last_line(log: Path) -> str:
-    """What a process said last, of why it failed."""
+def _reason(log: Path, code: int) -> str:
+    """Why a process failed: what killed it, or what it said last."""
+    if code < 0:
+        return say("bench_killed", signal=signal.Signals(-code).name)
     return log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 

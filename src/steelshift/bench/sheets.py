@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,21 @@ def read_sheet(
     if not needed <= set(reader.fieldnames or ()):
         raise refusal
     for place, row in enumerate(rows, start=1):
-        if None in row or None in row.values() or (place == len(rows) and not text.endswith("\n")):
-            raise UsageError("sheet_damaged", path=path, row=place)
+        whole = None not in row and None not in row.values() and (place < len(rows) or text.endswith("\n"))
+        if not whole or not all(row[key] for key in ("pair", "method", "seed")):
+            raise damaged(path, place)
         try:
             row |= {key: float(value) if value else None for key, value in row.items() if numbers(key)}
         except ValueError as error:
-            raise UsageError("sheet_damaged", path=path, row=place) from error
+            raise damaged(path, place) from error
+        if any(isinstance(value, float) and not math.isfinite(value) for value in row.values()):
+            raise damaged(path, place)
     return rows
+
+
+def damaged(path: Path, row: int) -> UsageError:
+    """What refuses a table for one of its rows, counted from 1 below the head."""
+    return UsageError("sheet_damaged", path=path, row=row)
 
 
 def read_results(path: Path, needed: Iterable[str] = ()) -> list[dict[str, Any]]:
@@ -53,7 +62,7 @@ def read_results(path: Path, needed: Iterable[str] = ()) -> list[dict[str, Any]]
         except ValueError:
             whole = False
         if not whole or (not row["error"] and None in (row["selected"], row["source_only"])):
-            raise UsageError("sheet_damaged", path=path, row=place)
+            raise damaged(path, place)
     return rows
 
 
@@ -64,7 +73,11 @@ def read_checkpoints(place: Path) -> list[dict[str, Any]]:
     """
     path = beside(place) if place.suffix == ".csv" else place / "validators.csv"
     refusal = UsageError("no_validators", path=place)
-    return read_sheet(path, set(NOT_JUDGES), lambda key: key not in ("pair", "method", "seed"), refusal)
+    rows = read_sheet(path, set(NOT_JUDGES), lambda key: key not in ("pair", "method", "seed"), refusal)
+    for place, row in enumerate(rows, start=1):
+        if any(row[key] is None for key in NOT_JUDGES):
+            raise damaged(path, place)
+    return rows
 
 
 def _is_score(column: str) -> bool:
@@ -78,6 +91,11 @@ def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def table_of(place: Path) -> Path:
+    """The results.csv of a folder; a file is taken for one."""
+    return place / "results.csv" if place.is_dir() else place
 
 
 def beside(table: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from steelshift.bench.sheets import SCORES, as_csv, read_results
+from steelshift.bench.sheets import SCORES, as_csv, read_results, table_of
 from steelshift.bench.statistics import (
     ALPHA,
     LEAST_CELLS,
@@ -67,11 +67,6 @@ def render_table(place: Path, kind: Format, against: str | None = None) -> str:
         paragraphs = "".join(f"<p>{html.escape(sentence)}</p>\n" for sentence in sentences)
         return '<meta charset="utf-8">' + "".join(in_html(*table) for table in tables) + paragraphs
     return "\n".join([*(markdown(*table) for table in tables), "\n\n".join(sentences)]) + "\n"
-
-
-def table_of(place: Path) -> Path:
-    """The results.csv of a folder; a file is taken for one."""
-    return place / "results.csv" if place.is_dir() else place
 
 
 def draw_picture(place: Path, picture: Path) -> None:

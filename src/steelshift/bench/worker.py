@@ -56,25 +56,28 @@ def main(arguments: list[str]) -> int:
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / "lock", wait=True):
         try:
-            code = make_rows(load_suite(Path(out) / "suite.yaml"), Path(out), pair, int(seed), work)
+            fault = make_rows(load_suite(Path(out) / "suite.yaml"), Path(out), pair, int(seed), work)
         except SteelshiftError as error:
             print(error, file=sys.stderr)
             return error.exit_code
-        if not code:
+        if fault is None:
             done = work.with_name(f"{seed}.done")
             shutil.rmtree(done, ignore_errors=True)
             with suppress(FileNotFoundError):
                 work.rename(done)  # whole or gone: half of it would look like training that is finished
             shutil.rmtree(done, ignore_errors=True)
-    return code
+    if fault is None:
+        return 0
+    print(" ".join(str(fault).split()) or type(fault).__name__, file=sys.stderr)  # last: it is told as the reason
+    return getattr(fault, "exit_code", 1)
 
 
 @without_denormals()
-def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) -> int:
-    """Write the missing rows of one pair and seed. Returns an exit code: 0, or of one that could not be made."""
+def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) -> Exception | None:
+    """Write the missing rows of one pair and seed. Returns why the first of those that could not be made failed."""
     pair = suite.pairs[pair_name]
     ready = prepare(pair_name, pair, out / "data")
-    code = 0
+    fault = None
     for method in missing(suite, out, pair_name, seed):
         config = suite.config(
             method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
@@ -87,13 +90,12 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
             raise
         except Exception as error:
             if getattr(error, "key", None) not in REFUSALS:
-                expected = isinstance(error, SteelshiftError)
-                print(error if expected else traceback.format_exc(), file=sys.stderr)
-                code = error.exit_code if expected else 1
+                print(error if isinstance(error, SteelshiftError) else traceback.format_exc(), file=sys.stderr)
+                fault = fault or error
                 continue
             row["error"] = error.key if error.key == "not_finite" else str(error)
         write_json(row_path(out, pair_name, seed, method), row)
-    return code
+    return fault
 
 
 def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays: Path | None) -> dict[str, Any]:

@@ -148,6 +148,13 @@ class GroupedLinear(nn.ModuleList):
         of_task = zip(self, features.chunk(len(self), 1), strict=True)
         return torch.cat([linear(own) for linear, own in of_task], 1)
 
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        """Weights of inspectors that were made when all tasks had one tensor are the same, one below the other."""
+        for name in ("weight", "bias"):
+            for task, own in enumerate(state.pop(prefix + name).chunk(len(self)) if prefix + name in state else ()):
+                state[f"{prefix}{task}.{name}"] = own
+        super()._load_from_state_dict(state, prefix, *others)
+
 
 class CrossStitch(nn.Module):
     """Mixes the maps of separate networks: x_a <- sum_b A_ab x_b."""

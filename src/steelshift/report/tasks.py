@@ -68,7 +68,8 @@ def _judged(report: Mapping[str, Any]) -> str:
     ]
     rows.append(["mean", *(_percent(target[network]["mean"]) for network in networks)])
     caption = (
-        f"Mean class accuracy on {target['n']} target test images, whose labels were read after everything was chosen. "
+        f"Mean class accuracy on {target.get('labelled', target['n'])} target test images with labels, which were read "
+        "after everything was chosen. "
         f"The run took {_duration(report['seconds'])}."
     )
     heads = ("", *(network.replace("_", " ") for network in networks))
