@@ -40,7 +40,8 @@ def table(scores: np.ndarray, source_only: float = 0.5, seeds: int = 2) -> list[
             row = {"pair": f"p{cell // seeds}", "method": f"m{number}", "seed": str(cell % seeds), "error": ""}
             row |= {"source_only": source_only, "selected": score, "last": score, "peeked": score, "oracle": None}
             row |= {"steps": "", "by_step": "", "train_seconds": None}
-            rows.append(row if np.isfinite(score) else row | {"error": "not_finite", "selected": None})
+            refused = {"error": "not_finite"} | dict.fromkeys(("selected", "last", "peeked"))
+            rows.append(row if np.isfinite(score) else row | refused)
     return rows
 
 
