@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from steelshift import relating
 from steelshift.data.cache import PixelCache, cache_pixels
@@ -19,7 +18,7 @@ from steelshift.files import write_bytes, write_json
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
 from steelshift.inspection.specification import Specification
-from steelshift.lines import locked_tasks
+from steelshift.lines import locked_places, locked_tasks
 from steelshift.messages import say
 from steelshift.multitask.conflict import Conflict, reduction
 from steelshift.multitask.separation import flat_map, steps_to
@@ -113,11 +112,11 @@ def _part(
     run: Path, name: str, tasks: tuple[Task, ...], bit_depth: int | None, folder: Path
 ) -> tuple[PixelCache, dict[str, np.ndarray]]:
     """Source images of a part of a run, train or test, and their labels by task."""
+    places = locked_places(run, "source")
     try:
-        places = [Path(each) for each in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["source"]]
         rows = json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["source"][name]
         wanted = {row["id"] for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("run_unreadable", run=run) from error
     table = read_images(places)
     table = table.take(row for row, each in enumerate(table.ids) if each in wanted)

@@ -41,10 +41,9 @@ def collect_evidence(
     """The report without its `target` block, `candidates` and `seconds`, and its thumbnails. phase: of the method."""
     source, target = lines.source.part(TEST), lines.target.part(TEST)
     prepared = {"source": _prepared(source, config.size), "target": _prepared(target, config.size)}
-    probabilities = in_batches(inspector.probabilities, prepared["target"])
-    predicted = probabilities.argmax(1)
-    logits_before = in_batches(baseline.logits, prepared["target"])
-    predicted_before = logits_before.argmax(1)
+    logits_before, logits = (in_batches(network.logits, prepared["target"]) for network in (baseline, inspector))
+    probabilities = inspector.calibrated(torch.from_numpy(logits)).numpy()
+    predicted_before, predicted = logits_before.argmax(1), probabilities.argmax(1)
     truth = lines.labels(TEST)
     distance = {
         "proxy_a_distance_before": _distance(baseline, lines, config),
@@ -52,11 +51,9 @@ def collect_evidence(
     }
     changed = float((predicted != predicted_before).mean())
     decided = {
-        name: information_maximization(softmax(logits.astype(np.float64), axis=1))
-        for name, logits in (
-            ("source_only", logits_before), ("selected", in_batches(inspector.logits, prepared["target"])),
-        )
-    }  # fmt: skip
+        name: information_maximization(softmax(found.astype(np.float64), axis=1))
+        for name, found in (("source_only", logits_before), ("selected", logits))
+    }
     report = {
         **facts(config),
         "augmentation": config.augmentation,

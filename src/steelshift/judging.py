@@ -4,8 +4,6 @@ Here, and for the oracle, is the one place where labels of the target line are o
 train with come in by `lines`, and leave the test split.
 """
 
-import csv
-import io
 import tempfile
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from scipy.special import softmax
 
 from steelshift.candidates import Candidates
@@ -24,11 +21,11 @@ from steelshift.data.table import Classes, ImageTable, load_classes, read_images
 from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import read_views
-from steelshift.files import write_text
+from steelshift.files import as_csv, write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
 from steelshift.labels import UNKNOWN
-from steelshift.lines import Lines, locked_holders, locked_target
+from steelshift.lines import Lines, locked_holders, locked_places, locked_target
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.selection.answers import Answers
@@ -219,23 +216,18 @@ def list_to_label(run: Path, out: Path, count: int, labels: Sequence[Path] = ())
         raise UsageError("to_label_exists", path=out)
     *_, names, ids = read_views(run / ESTIMATE)
     known = _together(labels, classes_of(run, names))
-    try:
-        places = [Path(each) for each in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["target"]]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise DataError("run_unreadable", run=run) from error
+    places = locked_places(run, "target")
     rows = {row.id: row for row in read_images(places).rows}
     wanted = [name for name in np.random.default_rng(0).permutation(sorted(set(ids))) if name not in known][:count]
     if not set(wanted) <= rows.keys():
         raise DataError("run_images_gone", where=", ".join(map(str, places)), run=run)
     if not wanted:
         return 0
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "path", "crop", "label"])
-    for name in wanted:
-        row = rows[name]
-        writer.writerow([name, row.path.resolve(), " ".join(map(str, row.crop or ())), ""])
-    write_text(out, text.getvalue())
+    listed = (
+        {"id": name, "path": rows[name].path.resolve(), "crop": " ".join(map(str, rows[name].crop or ()))}
+        for name in wanted
+    )
+    write_text(out, as_csv(("id", "path", "crop", "label"), listed))
     return len(wanted)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from steelshift.data.cache import PixelCache, cache_pixels
 from steelshift.data.splits import TEST, TRAIN, VAL, first, groups_of, split
@@ -283,6 +284,14 @@ def locked_target(run: Path, part: str) -> set[str]:
         return set(json.loads((run / "data.lock.json").read_text(encoding="utf-8"))["target"][part])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("no_lock", run=run) from error
+
+
+def locked_places(run: Path, line: str) -> tuple[Path, ...]:
+    """Where a run took the images of a line from, source or target, as its config.yaml has it. Raises DataError."""
+    try:
+        return tuple(map(Path, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))[line]))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise DataError("run_unreadable", run=run) from error
 
 
 def locked_holders(run: Path) -> dict[str, str] | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from scipy import stats
 
-from steelshift.bench.sheets import NOT_JUDGES, as_csv, read_checkpoints
+from steelshift.bench.sheets import NOT_JUDGES, read_checkpoints
 from steelshift.bench.table import Format, in_html, markdown, mean_and_interval
+from steelshift.files import as_csv
 from steelshift.selection.validators import choose
 
 HEADINGS = ("pair", "validator", "runs", "within", "across", "regret", "worst regret")

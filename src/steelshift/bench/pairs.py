@@ -1,7 +1,5 @@
 """The images of a pair, made ready once for all runs on it."""
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -21,7 +19,7 @@ from steelshift.data.synthetic import write_lines
 from steelshift.data.table import Place, find_classes, list_places, load_classes, read_images, read_labels
 from steelshift.data.tiles import write_tiles
 from steelshift.errors import UsageError
-from steelshift.files import write_json, write_text
+from steelshift.files import as_csv, write_json, write_text
 from steelshift.progress import showing
 from steelshift.resample import to_grey
 
@@ -162,11 +160,15 @@ def _closed(places: tuple[Path, ...], classes: Path, path: Path) -> Path:
 
 
 def _manifest(path: Path, places: Iterable[Place]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "crop", "label", "group", "split"])
-    for place in places:
-        name = os.path.relpath(place.path.resolve(), path.parent.resolve())
-        writer.writerow([name, " ".join(map(str, place.crop or ())), place.label, place.group, place.split])
-    write_text(path, text.getvalue())
+    rows = (
+        {
+            "path": os.path.relpath(place.path.resolve(), path.parent.resolve()),
+            "crop": " ".join(map(str, place.crop or ())),
+            "label": place.label,
+            "group": place.group,
+            "split": place.split,
+        }
+        for place in places
+    )
+    write_text(path, as_csv(("path", "crop", "label", "group", "split"), rows))
     return path

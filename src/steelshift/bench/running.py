@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from steelshift.bench.pairs import prepare
-from steelshift.bench.sheets import as_csv, beside, damaged, read_checkpoints, read_results, table_of
+from steelshift.bench.sheets import beside, damaged, read_checkpoints, read_results, table_of
 from steelshift.bench.suite import Suite, load_suite
 from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
-from steelshift.files import locked, write_json, write_text
+from steelshift.files import as_csv, locked, write_json, write_text
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.signals import stop_requests

@@ -1,9 +1,9 @@
-"""The tables of a suite as CSV: read and written in one way."""
+"""The tables of a suite, read from CSV."""
 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,6 @@ def read_checkpoints(place: Path) -> list[dict[str, Any]]:
 
 def _is_score(column: str) -> bool:
     return column in SCORES or column == "train_seconds" or column.endswith(("_accuracy", "_h_score"))
-
-
-def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    """Rows that lack a column leave it empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def table_of(place: Path) -> Path:

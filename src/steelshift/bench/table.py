@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from steelshift.bench.sheets import SCORES, as_csv, read_results, table_of
+from steelshift.bench.sheets import SCORES, read_results, table_of
 from steelshift.bench.statistics import (
     ALPHA,
     LEAST_CELLS,
@@ -22,7 +22,7 @@ from steelshift.bench.statistics import (
     signed_ranks,
 )
 from steelshift.errors import UsageError
-from steelshift.files import write_bytes
+from steelshift.files import as_csv, write_bytes
 from steelshift.messages import say
 from steelshift.report import ranks
 from steelshift.selection.metrics import gap_closed

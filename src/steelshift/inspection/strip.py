@@ -7,8 +7,6 @@ Memory holds a few bands of a strip, as high as a tile, and of the rest a few by
 format allows it (`data.strips`), a strip may be as long as it likes.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -25,7 +23,7 @@ from steelshift.data.strips import BAND_PIXELS, Strip, open_strip
 from steelshift.data.table import Place
 from steelshift.data.tiles import QUALIFIED, starts
 from steelshift.errors import UsageError
-from steelshift.files import write_atomically, write_text
+from steelshift.files import as_csv, write_atomically, write_text
 from steelshift.inspection.first_stage import FirstStage
 from steelshift.inspection.rows import ImageRow, judge_batch
 from steelshift.inspection.side_by_side import ahead, cores, workers
@@ -329,11 +327,7 @@ def write_defects(defects: Sequence[Defect], path: Path) -> None:
     if path.suffix == ".json":
         write_text(path, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [item.name.rstrip("_") for item in fields(Defect)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    write_text(path, text.getvalue())
+    write_text(path, as_csv([item.name.rstrip("_") for item in fields(Defect)], records))
 
 
 def beside(out: Path) -> tuple[Path, Path]:
