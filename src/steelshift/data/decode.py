@@ -63,6 +63,11 @@ def read_bytes(path: Path) -> tuple[str, bytes]:
     return hashlib.sha256(content).hexdigest(), content
 
 
+def picture_of(pixels: np.ndarray) -> Image.Image:
+    """uint8 (H, W, C) of `Decoded` as Pillow knows it, grey or RGB."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
 def decode(content: bytes, *, bit_depth: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode the first frame of an image.
 

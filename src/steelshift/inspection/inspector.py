@@ -17,10 +17,9 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from steelshift.data.decode import Unreadable, decode
+from steelshift.data.decode import Unreadable, decode, picture_of
 from steelshift.errors import ArtifactRefused, SteelshiftError
 from steelshift.files import write_atomically, write_bytes, write_json, write_text
 from steelshift.inspection import reference
@@ -195,7 +194,7 @@ def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]
     expected = []
     for number, pixels in enumerate(golden):
         name = f"{number:02d}.png"
-        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        picture = picture_of(pixels)
         write_atomically(folder / "golden" / name, lambda file, picture=picture: picture.save(file, "PNG"))
         expected.append({"image": name, "probabilities": _probabilities(inspector, pixels)})
     write_json(folder / "golden" / "expected.json", expected)

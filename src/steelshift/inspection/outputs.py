@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from steelshift.data.decode import picture_of
 from steelshift.files import append_text, write_atomically, write_bytes
 from steelshift.inspection.rows import ImageRow, Inspected
 from steelshift.inspection.sharpen import sharpen
@@ -22,8 +23,7 @@ _REASONS = ("file", "path", "decision", "class", "p", "reason", "error")
 
 def heat_picture(inspected: Inspected) -> bytes:
     """The image with its heat laid over, as JPEG."""
-    pixels = inspected.taken.decoded.pixels
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
+    picture = picture_of(inspected.taken.decoded.pixels).convert("L")
     picture.thumbnail((LARGEST, LARGEST))
     grey = np.asarray(picture)
     file = io.BytesIO()
@@ -55,9 +55,8 @@ def copy_for_review(inspected: Inspected, folder: Path) -> None:
         content = inspected.taken.content
         suffix = Path(row.path.rpartition("!")[2]).suffix if content is not None else ".png"
         if content is None:  # a frame of a video
-            pixels = inspected.taken.decoded.pixels
             file = io.BytesIO()
-            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+            picture_of(inspected.taken.decoded.pixels).save(file, "PNG")
             content = file.getvalue()
         name = f"{row.decision}/{_plain(row.id)[:80]}-{safe_name(row.path, suffix)}"
         write_bytes(folder / name, content)

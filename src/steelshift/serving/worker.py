@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from steelshift.data.decode import MAX_PIXELS, Unreadable, decode
+from steelshift.data.decode import MAX_PIXELS, Unreadable, decode, picture_of
 from steelshift.data.sources import Found, Taken
 from steelshift.errors import ArtifactRefused, SteelshiftError, UsageError
 from steelshift.inspection.opening import fingerprint, open_inspector, place_of
@@ -141,7 +141,7 @@ def _answer(found: Inspected, heads: Sequence[Head], pictures: bool) -> dict[str
 
 def _picture(pixels: np.ndarray) -> str:
     """What the inspector saw of uint8 (H, W, C), as a data URI: deep, turned and odd files as eight bits, upright."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image = picture_of(pixels)
     image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
     return _data_uri(image, "JPEG", quality=85)
 
