@@ -161,6 +161,21 @@ def test_rare_classes_are_as_rare_as_asked(tmp_path, blank):
     assert load_lines(tmp_path / "a/shift.yaml") == (rare, Shift(class_mix=0.5))
 
 
+def test_defects_of_another_mill_are_bright_where_others_are_dark(tmp_path):
+    for name in CLASSES:
+        usual, other, clean = (
+            draw(each, np.random.default_rng(3), shift=shift)[0].astype(int)
+            for each, shift in ((name, Shift()), (name, Shift(inverted=["scratches"])), ("qualified", Shift()))
+        )
+        if name == "scratches":
+            places = np.abs(usual - clean) > 20
+            assert ((usual - clean)[places] * (other - clean)[places] < 0).mean() > 0.99
+        else:
+            assert np.array_equal(usual, other)
+    write_lines(tmp_path / "a", shift=Shift(inverted=["scratches"]), images=7, seed=1)
+    assert load_lines(tmp_path / "a/shift.yaml") == (Shift(), Shift(inverted=("scratches",)))
+
+
 def test_a_month_ages_the_line_day_by_day(tmp_path, blank):
     write_lines(tmp_path / "a", shift=Shift(), images=900, seed=1, days=30)
     rows = manifest(tmp_path / "a/target.csv")
@@ -202,6 +217,8 @@ def test_dust_stays_where_it_is():
         ("prevalence: 0.1", "shift_prevalence"),
         ("prevalence: {scratches: 1.2}", "shift_prevalence"),
         ("prevalence: {rust: 0.1}", "shift_unknown_class"),
+        ("inverted: scratches", "shift_inverted"),
+        ("inverted: [qualified]", "shift_unknown_class"),
         ("edge: 2", "shift_out_of_range"),
         ("source: 3", "shift_unreadable"),
         ("source: {gian: 3}", "shift_unknown_key"),

@@ -37,9 +37,13 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "prevalence is {value} in {where}. Map class names to shares above 0 that sum to less than 1.",
         "{where} 中 prevalence 的值为 {value}。请为类别名给出大于 0 且总和小于 1 的比例。",
     ),
+    "shift_inverted": (
+        "inverted is {value} in {where}. List class names.",
+        "{where} 中 inverted 的值为 {value}。请列出类别名。",
+    ),
     "shift_unknown_class": (
-        "prevalence names the class {name}, which is not drawn. Give some of {known}.",
-        "prevalence 中的类别 {name} 无法绘制。请从 {known} 中选择。",
+        "{key} names the class {name}, which is not drawn. Give some of {known}.",
+        "{key} 中的类别 {name} 无法绘制。请从 {known} 中选择。",
     ),
     "lines_too_short": (
         "{images} images a line are too few for every class to occur. Ask for {least} or more.",

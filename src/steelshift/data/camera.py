@@ -5,7 +5,7 @@ which only `synthetic` can apply, because it changes the metal itself.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -80,9 +80,12 @@ class Shift:
     `class_mix`. Above 0, together below 1."""
     edge: float = _knob(0.0, 0.0, 1.0)
     """Scene: probability that an image shows the strip's edge; its defect then lies there. 0 to 1."""
+    inverted: Sequence[str] = ()
+    """Scene: classes whose defects are bright where those of other mills are dark, and the other way round."""
 
     def __post_init__(self) -> None:
         _check({each.name: getattr(self, each.name) for each in fields(self)}, where="Shift")
+        object.__setattr__(self, "inverted", tuple(self.inverted))  # a list, from YAML
 
     def record(self) -> dict[str, Any]:
         """The knobs as YAML or JSON holds them. Those that were added since lines were first recorded are left out at
@@ -95,7 +98,7 @@ class Shift:
         return values
 
 
-_ADDED = {"dust", "metal", "reflectance", "prevalence", "edge"}
+_ADDED = {"dust", "metal", "reflectance", "prevalence", "edge", "inverted"}
 
 
 def _check(values: dict[str, Any], where: object) -> None:
@@ -111,6 +114,10 @@ def _check(values: dict[str, Any], where: object) -> None:
             shares = value.values() if isinstance(value, Mapping) else [0]
             if not all(isinstance(share, (int, float)) and share > 0 for share in shares) or not sum(shares) < 1:
                 raise UsageError("shift_prevalence", value=value, where=where)
+            continue
+        if name == "inverted":
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise UsageError("shift_inverted", value=value, where=where)
             continue
         low, high = known[name].metadata["low"], known[name].metadata["high"]
         number = isinstance(value, int) if known[name].type is int else isinstance(value, (int, float))

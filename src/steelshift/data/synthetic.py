@@ -73,6 +73,8 @@ def draw(
         shape, strength = _visible_defect(class_name, for_defect, size, shift.scale, inward)
         if class_name in _OXIDES:
             strength *= METALS[shift.metal].oxide
+        if class_name in shift.inverted:
+            strength = -strength
         # Rougher metal needs stronger defects, or they would drown in it.
         contrast = (strength + float(np.copysign(1.5, strength)) * roughness) * shift.defect_contrast
         reflectance = reflectance * (1.0 + contrast * shape)
@@ -110,14 +112,15 @@ def write_lines(
     Nothing half-written is left: the lines grow in a hidden folder beside `out`, which is renamed at the end.
 
     Raises `UsageError` if `out` is a file or a folder that isn't empty, on fewer than 7 images (a day), and on a
-    prevalence of unknown classes.
+    prevalence of unknown classes, or their inversion.
     """
     out = Path(out).absolute()
     if images < len(CLASSES) * max(1, days):
         raise UsageError("lines_too_short", images=images, least=len(CLASSES) * max(1, days))
-    for name in (name for each in (source, shift) for name in each.prevalence):
-        if name not in CLASSES:
-            raise UsageError("shift_unknown_class", name=name, known=", ".join(CLASSES))
+    for key in ("prevalence", "inverted"):
+        for name in (name for each in (source, shift) for name in getattr(each, key)):
+            if name not in CLASSES[key == "inverted" :]:  # there is nothing on the first to invert
+                raise UsageError("shift_unknown_class", key=key, name=name, known=", ".join(CLASSES))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("folder_not_empty", where=out)
     growing = out.with_name(f".{out.name}.{os.getpid()}.partial")
