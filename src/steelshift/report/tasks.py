@@ -5,23 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from steelshift.report.page import (
-    _card,
-    _cards,
-    _configuration,
-    _confusion,
-    _duration,
-    _figure,
-    _name,
-    _number,
-    _percent,
-    _side_by_side,
-    _table,
-    _tiles,
-    _words,
-    shell,
-)
+from steelshift.report.about import show_configuration
+from steelshift.report.images import card_of, cards_of
+from steelshift.report.judged import confusion_table
 from steelshift.report.pictures import finite, line_chart, overlay
+from steelshift.report.shell import (
+    as_duration,
+    as_number,
+    as_percent,
+    as_text,
+    class_name,
+    figure_of,
+    shell,
+    side_by_side,
+    table_of,
+    tiles_of,
+)
 
 _COLUMNS = ("mean_class_accuracy", "accuracy", "macro_f1", "mean_absolute_error")
 _HEADS = ("", "mean class accuracy", "accuracy", "macro F1", "mean absolute error, classes", "images")
@@ -38,12 +37,12 @@ def render_tasks(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]
     """The page as text."""
     names = list(report["tasks"])
     sections = [
-        (f"task-{number}", _words(name), _task(report, name, number, thumbnails)) for number, name in enumerate(names)
+        (f"task-{number}", as_text(name), _task(report, name, number, thumbnails)) for number, name in enumerate(names)
     ]
     sections += [
         ("sharing", "What the tasks share", _sharing(report)),
         ("losses", "Losses and weights of the tasks", _losses(report)),
-        ("configuration", "Configuration", _configuration(report)),
+        ("configuration", "Configuration", show_configuration(report)),
     ]
     return shell(report, _key_numbers(report), _judged(report), sections)
 
@@ -51,9 +50,9 @@ def render_tasks(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]
 def _key_numbers(report: Mapping[str, Any]) -> str:
     numbers = [
         (str(len(report["tasks"])), "tasks"),
-        (_percent(report["source"]["mean"]), "mean on held-out source images"),
+        (as_percent(report["source"]["mean"]), "mean on held-out source images"),
     ]
-    return f'<dl class="tiles">{_tiles(numbers)}</dl>'
+    return f'<dl class="tiles">{tiles_of(numbers)}</dl>'
 
 
 def _judged(report: Mapping[str, Any]) -> str:
@@ -63,59 +62,63 @@ def _judged(report: Mapping[str, Any]) -> str:
         return ""
     networks = [name for name in ("source_only", "selected", "oracle") if name in target]
     rows = [
-        [_words(name), *(_percent(target[network]["tasks"][name]["mean_class_accuracy"]) for network in networks)]
+        [as_text(name), *(as_percent(target[network]["tasks"][name]["mean_class_accuracy"]) for network in networks)]
         for name in target["selected"]["tasks"]
     ]
-    rows.append(["mean", *(_percent(target[network]["mean"]) for network in networks)])
+    rows.append(["mean", *(as_percent(target[network]["mean"]) for network in networks)])
     caption = (
         f"Mean class accuracy on {target.get('labelled', target['n'])} target test images with labels, which were read "
         "after everything was chosen. "
-        f"The run took {_duration(report['seconds'])}."
+        f"The run took {as_duration(report['seconds'])}."
     )
     heads = ("", *(network.replace("_", " ") for network in networks))
-    table = _figure(_table(heads, rows, "numbers"), caption)
-    words = f'<p class="sentence">{_words(target["sentence"])}</p>' if target.get("sentence") else ""
+    table = figure_of(table_of(heads, rows, "numbers"), caption)
+    words = f'<p class="sentence">{as_text(target["sentence"])}</p>' if target.get("sentence") else ""
     return f'<section id="judged">\n<h2>On the target line</h2>\n{words}{table}\n</section>'
 
 
 def _task(report: Mapping[str, Any], name: str, number: int, thumbnails: Mapping[str, np.ndarray]) -> str:
     task, scores = report["tasks"][name], report["source"]["tasks"].get(name)
     classes = [str(each) for each in task["classes"]]
-    nature = ", ".join(_words(task[key]) for key in ("material", "mechanism") if task.get(key))
-    parts = [f"<p>{_words(task['kind'])}{f', {nature}' if nature else ''}: {', '.join(map(_words, classes))}.</p>"]
+    nature = ", ".join(as_text(task[key]) for key in ("material", "mechanism") if task.get(key))
+    parts = [f"<p>{as_text(task['kind'])}{f', {nature}' if nature else ''}: {', '.join(map(as_text, classes))}.</p>"]
     if scores:
-        row = ["held-out source", *(_percent(scores.get(key)) for key in _COLUMNS[:3])]
-        row += [_number(scores.get("mean_absolute_error")), _number(scores["n"])]
+        row = ["held-out source", *(as_percent(scores.get(key)) for key in _COLUMNS[:3])]
+        row += [as_number(scores.get("mean_absolute_error")), as_number(scores["n"])]
         each = [
-            [_words(label), _number(values["n"]), _percent(values["recall"]), _percent(values["precision"])]
+            [as_text(label), as_number(values["n"]), as_percent(values["recall"]), as_percent(values["precision"])]
             for label, values in scores["per_class"].items()
         ]
-        left = _figure(_table(_HEADS, [row], "numbers"), "Images of the source line that did not train it.", "Scores")
-        right = _figure(_table(("", "images", "recall", "precision"), each, "numbers"), "By class.", "Classes")
-        parts.append(_side_by_side(left, right))
+        left = figure_of(
+            table_of(_HEADS, [row], "numbers"), "Images of the source line that did not train it.", "Scores"
+        )
+        right = figure_of(table_of(("", "images", "recall", "precision"), each, "numbers"), "By class.", "Classes")
+        parts.append(side_by_side(left, right))
         if "confusion" in scores:
-            parts.append(_figure(_confusion(np.array(scores["confusion"]), classes), "Percent of the true class."))
+            parts.append(
+                figure_of(confusion_table(np.array(scores["confusion"]), classes), "Percent of the true class.")
+            )
     images, heats = (thumbnails.get(f"task_{number}{end}", ()) for end in ("", "_heat"))
     said = thumbnails.get(f"task_{number}_said", ())
     cards = [
-        _card(overlay(image, heat), _words(_name(classes, answer)))
+        card_of(overlay(image, heat), as_text(class_name(classes, answer)))
         for image, heat, answer in zip(images, heats, said, strict=True)
     ]
     if cards:
         caption = "Where this task looks: what its strongest answer rests on, red where it matters most."
-        parts.append(_figure(_cards(cards), caption))
+        parts.append(figure_of(cards_of(cards), caption))
     return "".join(parts)
 
 
 def _sharing(report: Mapping[str, Any]) -> str:
     sharing = report["sharing"]
     rows = [
-        (label, _words(sharing[key]) if key == "kind" else _number(sharing[key]) if key == "flops_ratio"
-         else _percent(sharing[key]))
+        (label, as_text(sharing[key]) if key == "kind" else as_number(sharing[key]) if key == "flops_ratio"
+         else as_percent(sharing[key]))
         for key, label in _SHARED.items()
     ]  # fmt: skip
-    return _figure(
-        _table(("", ""), rows, "numbers"),
+    return figure_of(
+        table_of(("", ""), rows, "numbers"),
         "Three currencies that differ: most channels may be shared while most parameters are not.",
     )
 
@@ -132,5 +135,5 @@ def _losses(report: Mapping[str, Any]) -> str:
             for name in report["tasks"]
             if any(finite(value) for value in curves.get(f"{letter} {name}") or [])
         }
-        figures.append(_figure(line_chart(steps, some, about=title) if some else "", caption, title))
-    return _side_by_side(*figures)
+        figures.append(figure_of(line_chart(steps, some, about=title) if some else "", caption, title))
+    return side_by_side(*figures)
