@@ -457,6 +457,19 @@ def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
         load_suite(written(tmp_path, methods={"x": {"method": "dann", "few": -1}}))
 
 
+def test_what_few_labels_fill_of_a_batch_grows_with_their_number(tmp_path: Path) -> None:
+    methods = {f"{n} {share}": {"few": n, "few_share": share} for n in (5, 45) for share in (None, 0.25, 0.75)}
+    suite = load_suite(written(tmp_path, seeds=[0], methods=methods))
+    shares = {name: suite.config(name, 0).share_of_few(suite.few(name)) for name in methods}
+    expected = {5: 0.25, 45: 0.75}
+    assert shares == {name: each["few_share"] or expected[each["few"]] for name, each in methods.items()}
+    assert suite.config("5 None", 0).share_of_few(0.4) == 0.25
+    assert suite.config("5 None", 0).share_of_few(15) == 0.5
+    hashes = {method: value for (_, _, method), value in suite.hashes.items()}
+    assert hashes["5 None"] == hashes["5 0.25"] != hashes["5 0.75"]
+    assert hashes["45 None"] == hashes["45 0.75"] != hashes["45 0.25"]
+
+
 def test_halves_of_a_photographed_line_keep_their_groups(tmp_path: Path) -> None:
     line = write_line(tmp_path / "line", {"x": 12, "y": 12})
     paths = sorted(line.rglob("*.png"))

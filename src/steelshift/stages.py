@@ -140,7 +140,8 @@ class Training:
         if config.few_share == 1:
             return dataclasses.replace(phase, source=dataclasses.replace(few, seed=config.seed + FEW))
         # As many images a step as without them.
-        count = min(max(1, round(config.few_share * config.batch)), config.batch - 1)
+        share = config.share_of_few(len(lines.few) / len(lines.classes.names))
+        count = min(max(1, round(share * config.batch)), config.batch - 1)
         few = dataclasses.replace(few, batch=count, seed=config.seed + FEW)
         source = dataclasses.replace(phase.source, batch=config.batch - count)
         return dataclasses.replace(phase, source=JoinedStream(source, few))

@@ -50,8 +50,9 @@ class Config:
     """YAML map from class name to the folder names that hold it; without it the folder names are the classes."""
     target_labels: Path | None = None
     """CSV with the columns label and path (or id) of a few target images: they train too, and are never judged by."""
-    few_share: float = 0.25
-    """Share of each labelled batch that those few fill, above 0; 1 leaves the source images out."""
+    few_share: float | None = None
+    """Share of each labelled batch that those few fill, above 0; 1 leaves the source images out. Without it
+    n / (n + 15) for n of them a class, a quarter at least."""
     method: str = "bridge"
     """How to adapt: bridge, iadsa, dann ... (a wrong name lists all), or auto: several, the best by `select` (by
     source_validation where that is last). With declared tasks: multitask, or source_only."""
@@ -128,12 +129,16 @@ class Config:
         for key in ("train_ratio", "val_ratio"):
             _check(key, getattr(self, key), 0 < getattr(self, key) < 1, "between 0 and 1")
         _check("review_rate", self.review_rate, 0 <= self.review_rate < 1, "0 or more, below 1")
-        _check("few_share", self.few_share, 0 < self.few_share <= 1, "above 0, at most 1")
+        _check("few_share", self.few_share, self.few_share is None or 0 < self.few_share <= 1, "above 0, at most 1")
         _check("batch", self.batch, self.batch is None or self.batch >= 2, "2 or more")
         _check("lr", self.lr, self.lr is None or self.lr > 0, "above 0")
         _check("weight_decay", self.weight_decay, self.weight_decay is None or self.weight_decay >= 0, "0 or more")
         _check("bit_depth", self.bit_depth, self.bit_depth is None or 8 <= self.bit_depth <= 16, "8 to 16")
         _check("clip", self.clip, self.clip is None or self.clip > 0, "above 0")
+
+    def share_of_few(self, per_class: float) -> float:
+        """`few_share`, resolved for so many labelled target images a class (docs/results/development.md)."""
+        return max(0.25, per_class / (per_class + 15)) if self.few_share is None else self.few_share
 
 
 def _check(key: str, value: object, right: bool, words: str) -> None:
