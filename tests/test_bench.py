@@ -467,7 +467,7 @@ def test_what_few_labels_fill_of_a_batch_grows_with_their_number(tmp_path: Path)
     assert suite.config("5 None", 0).share_of_few(15) == 0.5
     hashes = {method: value for (_, _, method), value in suite.hashes.items()}
     assert hashes["5 None"] == hashes["5 0.25"] != hashes["5 0.75"]
-    assert hashes["45 None"] == hashes["45 0.75"] != hashes["45 0.25"]
+    assert len({hashes["45 None"], hashes["45 0.75"], hashes["45 0.25"]}) == 3
 
 
 def test_halves_of_a_photographed_line_keep_their_groups(tmp_path: Path) -> None:

@@ -245,6 +245,21 @@ def test_labels_are_opened_only_after_the_inspector_is_written(
     assert opened == [True]
 
 
+def test_more_labelled_target_images_fill_more_of_a_batch(lines: Path, tmp_path: Path) -> None:
+    known = labelled(lines, tmp_path / "few.csv")
+    config = resolve(tiny_config(lines, tmp_path / "run", method="dann", target_labels=tmp_path / "few.csv"))
+    fast = choose(config.device, config.precision)
+    few = read_lines(config)
+    repeated = np.repeat(np.arange(len(known)), 30 * len(few.classes.names) // len(known))
+    many = dataclasses.replace(few, few=few.few.take(repeated), few_labels=few.few_labels[repeated])
+    assert few.few_per_class <= 5 and many.few_per_class == 30
+    for read, share, given in ((few, 1 / 4, None), (many, 2 / 3, None), (many, 1 / 2, 0.5)):
+        training = Training(dataclasses.replace(config, few_share=given), fast, read)
+        stream = training.method_phase.source
+        assert stream.few.batch == round(share * config.batch)
+        assert stream.source.batch + stream.few.batch == config.batch == len(stream[0].images)
+
+
 def train_alone(config: Config, *, resume: bool = True) -> None:
     """S1 to S5, without what `fit` makes of it."""
     config = resolve(config)
@@ -339,6 +354,7 @@ def test_a_few_target_labels_train_and_are_never_judged_by(lines: Path, tmp_path
     assert after["target"]["labelled"] == known
     assert report["target"]["n"] == without["target"]["n"] - len(moved)
     assert report["lines"]["target"]["labelled"] == len(known) == 14
+    assert report["lines"]["target"]["labelled_share"] == 0.25
     assert weights(tmp_path / "with") != weights(tmp_path / "without")
     assert report["curves"]["L_task"] != without["curves"].get("L_task")
     # The baseline saw none of them.
@@ -481,6 +497,23 @@ def test_resuming_a_finished_run_does_nothing(finished: Path, lines: Path) -> No
     before = digests(finished)
     fit(tiny_config(lines, finished, oracle=True), resume=True)
     assert digests(finished) == before
+
+
+def test_runs_from_before_the_share_of_labelled_images_was_one_by_number_go_on(lines: Path, tmp_path: Path) -> None:
+    run, labels = tmp_path / "run", tmp_path / "few.csv"
+    labelled(lines, labels)
+    config = tiny_config(lines, run, method="source_only")
+    adapt._open(run, resolve(config), False)
+    stored = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) | {"few_share": 0.25}
+    for given, now in ((None, None), (labels, 0.25), (labels, None)):
+        before = stored | {"target_labels": given and str(given)}
+        (run / "config.yaml").write_text(yaml.safe_dump(before), encoding="utf-8")
+        resumed = resolve(dataclasses.replace(config, target_labels=given, few_share=now))
+        if given and now is None:
+            with pytest.raises(UsageError, match=r"few_share = 0\.25"):
+                adapt._open(run, resumed, True)
+        else:
+            assert not adapt._open(run, resumed, True)
 
 
 def test_resuming_with_another_option_names_it(finished: Path, lines: Path) -> None:

@@ -227,6 +227,8 @@ def _with_later(before: dict[str, Any], config: Config) -> dict[str, Any]:
     usual = {key: list(value) if isinstance(value, tuple) else value for key, value in usual.items()}
     knobs = to_mapping(type(config.knobs)())
     same = before.get("method") == config.method
+    if config.target_labels is None:
+        before = before | {"few_share": config.few_share}  # of no matter here, and once 0.25 by default
     return usual | before | ({"knobs": knobs | (before.get("knobs") or {})} if same else {})
 
 

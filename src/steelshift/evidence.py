@@ -61,7 +61,7 @@ def collect_evidence(
         "classes": list(lines.classes.names),
         "lines": {
             "source": _counts(lines.source) | {"per_class": _per_class(lines)},
-            "target": _counts(lines.target) | ({} if lines.few is None else {"labelled": len(lines.few)}),
+            "target": _counts(lines.target) | _few(config, lines),
             "duplicates_across": len(set(lines.source.cache.digests) & set(lines.target.cache.digests)),
         },
         "curves": curves(config, phase),
@@ -116,6 +116,13 @@ def facts(config: Config) -> dict[str, Any]:
 
 def _prepared(cache: PixelCache, size: int) -> torch.Tensor:
     return resized(cache, np.arange(len(cache)), size)
+
+
+def _few(config: Config, lines: Lines) -> dict[str, Any]:
+    """How many labelled target images train, and what they fill of each labelled batch."""
+    if lines.few is None:
+        return {}
+    return {"labelled": len(lines.few), "labelled_share": config.share_of_few(lines.few_per_class)}
 
 
 def _counts(line: Line) -> dict[str, int]:

@@ -63,6 +63,11 @@ class Lines:
     """The target images that --target-labels names; none of them is in the target's test split."""
     few_labels: np.ndarray | None = None
 
+    @property
+    def few_per_class(self) -> float:
+        """How many labelled target images there are for each class, on the mean."""
+        return 0.0 if self.few is None else len(self.few) / len(self.classes.names)
+
     def unlabelled(self) -> PixelCache:
         """Target training images without those that --target-labels names, if any are left."""
         train = self.target.part(TRAIN)

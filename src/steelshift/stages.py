@@ -140,7 +140,7 @@ class Training:
         if config.few_share == 1:
             return dataclasses.replace(phase, source=dataclasses.replace(few, seed=config.seed + FEW))
         # As many images a step as without them.
-        share = config.share_of_few(len(lines.few) / len(lines.classes.names))
+        share = config.share_of_few(lines.few_per_class)
         count = min(max(1, round(share * config.batch)), config.batch - 1)
         few = dataclasses.replace(few, batch=count, seed=config.seed + FEW)
         source = dataclasses.replace(phase.source, batch=config.batch - count)

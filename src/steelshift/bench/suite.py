@@ -168,8 +168,8 @@ def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: in
     """Of everything that a run depends on but the images: the same wherever they lie."""
     ignored = (*GIVEN, *leave_out) if few else (*GIVEN, *leave_out, "few_share")
     values = {key: value for key, value in to_mapping(config).items() if key not in ignored}
-    if few:
-        values["few_share"] = config.share_of_few(few)
+    if 0 < few <= 5 and config.few_share is None:
+        values["few_share"] = 0.25  # as rows of so few were made before the share was one by number
     for key, before in LATER.items():
         if values.get("knobs", {}).get(key) == before:
             del values["knobs"][key]

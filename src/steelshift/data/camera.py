@@ -81,8 +81,9 @@ class Shift:
     edge: float = _knob(0.0, 0.0, 1.0)
     """Scene: probability that an image shows the strip's edge; its defect then lies there. 0 to 1."""
     inverted: Sequence[str] = ()
-    """Scene: classes whose defects are bright where they are dark otherwise, and dark where they are bright: three of
-    ten scratches are bright then, where seven are without, and all crazing, patches, pits and scale."""
+    """Scene: classes whose defects are bright where they are dark otherwise, and dark where they are bright. On steel
+    three of ten scratches are bright then, where seven are without it; inclusions, of which one in ten is bright, and
+    all other defects, which are dark, turn bright."""
 
     def __post_init__(self) -> None:
         _check({each.name: getattr(self, each.name) for each in fields(self)}, where="Shift")

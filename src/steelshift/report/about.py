@@ -16,6 +16,7 @@ def show_data(report: Mapping[str, Any], classes: list[str]) -> str:
         ("val", "for validation"),
         ("test", "for testing"),
         ("labelled", "labelled to train"),
+        ("labelled_share", "share of each labelled batch"),
         ("unreadable", "Unreadable, left out"),
         ("duplicates", "Duplicates, left out"),
     )

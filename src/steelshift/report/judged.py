@@ -1,4 +1,7 @@
-"""What target labels say of a run: scores, confusions, recalls. Nothing else on a report depends on them."""
+"""The section of what target labels say of a run: scores, confusions, recalls. Nothing around it depends on them.
+
+`confusion_table` and `show_rejection` draw the same of held-out source images, in sections of their own.
+"""
 
 from collections.abc import Mapping
 from typing import Any
