@@ -20,6 +20,7 @@ from steelshift.methods import Method
 from steelshift.methods.bridge import Bridge
 from steelshift.methods.iadsa import IADSA
 from steelshift.multitask.separation import flat_map
+from steelshift.resample import grey_levels
 from steelshift.selection.metrics import scores
 from steelshift.selection.validators import information_maximization, proxy_a_distance
 from steelshift.training.config import Config, to_mapping
@@ -265,7 +266,7 @@ def _thumbnails(
     for line, rows, classes in (("source", of_source, source_class), ("target", of_target, predicted)):
         images = prepared[line][rows].clone()
         heat = inspector.heat_maps(images, torch.from_numpy(classes[rows]))
-        found[line] = images[:, 0].detach().round().clamp(0, 255).to(torch.uint8).numpy()
+        found[line] = grey_levels(images)
         found[f"{line}_heat"] = (heat * 255).round().to(torch.uint8).numpy()
     return found
 
@@ -277,7 +278,7 @@ def _changed(target: torch.Tensor, before: np.ndarray, probabilities: np.ndarray
     rows = rows[np.argsort(-sure[rows], kind="stable")]
     rows = rows[_of_each(before[rows] * probabilities.shape[1] + after[rows])]
     return {
-        "changed": target[rows, 0].round().clamp(0, 255).to(torch.uint8).numpy(),
+        "changed": grey_levels(target[rows]),
         "changed_before": before[rows],
         "changed_after": after[rows],
         "changed_probability": sure[rows],
@@ -292,7 +293,7 @@ def _restyled(
     even = inspector.encoder.even
     source, target = prepared["source"][_of_each(source_class)], prepared["target"]
     target = target[spread(len(target), MEASURED)]
-    return restyle(even(source), even(target))[:, 0].round().to(torch.uint8).numpy()
+    return grey_levels(restyle(even(source), even(target)))
 
 
 def _of_each(classes: np.ndarray) -> np.ndarray:

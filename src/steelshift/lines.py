@@ -65,8 +65,8 @@ class Lines:
 
     @property
     def few_per_class(self) -> float:
-        """How many labelled target images there are for each class, on the mean."""
-        return 0.0 if self.few is None else len(self.few) / len(self.classes.names)
+        """How many labelled target images there are for each class, on the mean; only where `few` is given."""
+        return len(self.few) / len(self.classes.names)
 
     def unlabelled(self) -> PixelCache:
         """Target training images without those that --target-labels names, if any are left."""

@@ -5,6 +5,7 @@ positions alone, so any runtime that can subtract, clamp and multiply gives the 
 another box, so training crops at full resolution and resizes in the same pass.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,11 @@ def to_grey(images: Tensor) -> Tensor:
         return images[..., 0]
     red, green, blue = images.unbind(-1)
     return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+
+
+def grey_levels(images: Tensor) -> np.ndarray:
+    """Prepared images, float (B, 1, H, W), as they are shown: uint8 (B, H, W)."""
+    return images[:, 0].detach().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def whole(images: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from steelshift.lines import Lines, locked_tasks, locked_tests
 from steelshift.messages import say
 from steelshift.nn.sharing import measure_sharing
 from steelshift.progress import note, showing
+from steelshift.resample import grey_levels
 from steelshift.selection import validators
 from steelshift.selection.answers import Answers
 from steelshift.selection.calibration import temperature
@@ -250,7 +251,7 @@ def _thumbnails(
         images = prepared[rows].clone()
         said = in_batches(inspector.logits, images)[:, where].argmax(1) if len(rows) else np.zeros(0, int)
         heat = inspector.heat_maps(images, torch.from_numpy(said + where.start)) if len(rows) else images[:, 0]
-        found[f"task_{number}"] = images[:, 0].detach().round().clamp(0, 255).to(torch.uint8).numpy()
+        found[f"task_{number}"] = grey_levels(images)
         found[f"task_{number}_heat"] = (heat.detach() * 255).round().to(torch.uint8).numpy()
         found[f"task_{number}_said"] = said
     return found

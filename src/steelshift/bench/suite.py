@@ -30,7 +30,7 @@ from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
 from steelshift.methods import METHODS
 from steelshift.methods.method import Method
-from steelshift.training.config import Config, from_mapping, read_mapping, resolve, to_mapping
+from steelshift.training.config import LEAST_FEW_SHARE, Config, from_mapping, read_mapping, resolve, to_mapping
 
 GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache", "tasks", "sharing", "ratios")
 """Options of `fit` that the suite gives to each run itself, and those of several tasks, of which it knows nothing."""
@@ -168,8 +168,8 @@ def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: in
     """Of everything that a run depends on but the images: the same wherever they lie."""
     ignored = (*GIVEN, *leave_out) if few else (*GIVEN, *leave_out, "few_share")
     values = {key: value for key, value in to_mapping(config).items() if key not in ignored}
-    if 0 < few <= 5 and config.few_share is None:
-        values["few_share"] = 0.25  # as rows of so few were made before the share was one by number
+    if few and config.few_share is None and config.share_of_few(few) == LEAST_FEW_SHARE:
+        values["few_share"] = LEAST_FEW_SHARE  # as it was by default for any number
     for key, before in LATER.items():
         if values.get("knobs", {}).get(key) == before:
             del values["knobs"][key]

@@ -117,10 +117,10 @@ def write_lines(
     out = Path(out).absolute()
     if images < len(CLASSES) * max(1, days):
         raise UsageError("lines_too_short", images=images, least=len(CLASSES) * max(1, days))
-    for key in ("prevalence", "inverted"):
-        for name in (name for each in (source, shift) for name in getattr(each, key)):
-            if name not in CLASSES[key == "inverted" :]:  # there is nothing on the first to invert
-                raise UsageError("shift_unknown_class", key=key, name=name, known=", ".join(CLASSES))
+    for key, known in (("prevalence", CLASSES), ("inverted", tuple(_DEFECTS))):
+        for name in (*getattr(source, key), *getattr(shift, key)):
+            if name not in known:
+                raise UsageError("shift_unknown_class", key=key, name=name, known=", ".join(known))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("folder_not_empty", where=out)
     growing = out.with_name(f".{out.name}.{os.getpid()}.partial")

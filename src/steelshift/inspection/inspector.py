@@ -32,7 +32,7 @@ from steelshift.inspection.sums import check_sums, sha256, write_sums
 from steelshift.nn.encoders import build_encoder, last_convolution
 from steelshift.nn.heads import Heads, task_classifier
 from steelshift.nn.sharing import sharing_of
-from steelshift.resample import resample, to_grey, whole
+from steelshift.resample import grey_levels, resample, to_grey, whole
 from steelshift.selection.answers import Answers
 
 GOLDEN_TOLERANCE = 1e-3
@@ -145,7 +145,7 @@ class Inspector(nn.Module):
 
         prepared: (B, 1, S, S) in [0, 255]. of_class: int64 (B,), with several tasks the place of its probability.
         """
-        grey = prepared[:, 0].detach().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        grey = grey_levels(prepared)
         evidence = self.evidence(prepared, of_class).cpu().numpy()
         return torch.from_numpy(np.stack([sharpen(*pair) for pair in zip(evidence, grey, strict=True)]))
 

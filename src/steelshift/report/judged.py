@@ -1,6 +1,6 @@
 """The section of what target labels say of a run: scores, confusions, recalls. Nothing around it depends on them.
 
-`confusion_table` and `show_rejection` draw the same of held-out source images, in sections of their own.
+`show_rejection` draws the same of held-out source images, in a section of its own.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from steelshift.report.shell import (
     as_percent,
     as_text,
     class_name,
+    confusion_table,
     figure_of,
     side_by_side,
     table_of,
@@ -132,28 +133,6 @@ def _confusions(details: Mapping[str, Any], classes: list[str]) -> str:
     return (
         "<h3>Which class is taken for which</h3><p>Each row is a true class and adds up to 100\u00a0%: blue is right, "
         "red is wrong, the stronger the more images.</p>" + side_by_side(*figures)
-    )
-
-
-def confusion_table(counts: np.ndarray, classes: list[str]) -> str:
-    heads = "".join(
-        f'<th scope="col"><span>{as_text(class_name(classes, i))}</span></th>' for i in range(counts.shape[1])
-    )
-    rows = []
-    for index, row in enumerate(counts):
-        total = row.sum()
-        cells = []
-        for column, count in enumerate(row):
-            share = count / total if total else 0.0
-            # Opacity ends at .6, where dark letters on light and light ones on dark stay legible.
-            colour = "0,114,178" if column == index else "213,94,0"
-            background = f' style="background:rgba({colour},{0.6 * share:.2f})"' if share else ""
-            cells.append(f"<td{background}>{f'{100 * share:.0f}' if count else '·'}</td>")
-        name = f'<th scope="row">{as_text(class_name(classes, index))}</th>'
-        rows.append(f'<tr>{name}{"".join(cells)}<td class="count">{total:g}</td></tr>')
-    return (
-        '<div class="scroll"><table class="confusion"><thead><tr><th class="corner">true ↓ predicted →</th>'
-        f'{heads}<th scope="col"><span>images</span></th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 

@@ -25,14 +25,13 @@ from steelshift.report.shell import (
     table_of,
     tiles_of,
 )
+from steelshift.report.tasks import render_tasks
 from steelshift.report.training import show_candidates, show_discriminators, show_embedded, show_losses, show_weights
 
 
 def render(report: Mapping[str, Any], thumbnails: Mapping[str, np.ndarray]) -> str:
     """The page as text. Keys that are missing or None leave out what they would show."""
     if "tasks" in report:
-        from steelshift.report.tasks import render_tasks
-
         return render_tasks(report, thumbnails)
     classes = [str(name) for name in report.get("classes") or []]
     sections = [

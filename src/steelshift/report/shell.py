@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from steelshift.report.pictures import Style, finite
 
 BEFORE, AFTER = Style(6, hollow=True), Style(0)
@@ -83,6 +85,29 @@ def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "
         f'<div class="scroll"><table{css}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
         if any(heads)
         else f'<div class="scroll"><table{css}><tbody>{body}</tbody></table></div>'
+    )
+
+
+def confusion_table(counts: np.ndarray, classes: list[str]) -> str:
+    """counts: images (true class, predicted class), in percent of the true class; blue is right, red is wrong."""
+    heads = "".join(
+        f'<th scope="col"><span>{as_text(class_name(classes, i))}</span></th>' for i in range(counts.shape[1])
+    )
+    rows = []
+    for index, row in enumerate(counts):
+        total = row.sum()
+        cells = []
+        for column, count in enumerate(row):
+            share = count / total if total else 0.0
+            # Opacity ends at .6, where dark letters on light and light ones on dark stay legible.
+            colour = "0,114,178" if column == index else "213,94,0"
+            background = f' style="background:rgba({colour},{0.6 * share:.2f})"' if share else ""
+            cells.append(f"<td{background}>{f'{100 * share:.0f}' if count else '·'}</td>")
+        name = f'<th scope="row">{as_text(class_name(classes, index))}</th>'
+        rows.append(f'<tr>{name}{"".join(cells)}<td class="count">{total:g}</td></tr>')
+    return (
+        '<div class="scroll"><table class="confusion"><thead><tr><th class="corner">true ↓ predicted →</th>'
+        f'{heads}<th scope="col"><span>images</span></th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 

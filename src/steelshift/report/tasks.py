@@ -7,7 +7,6 @@ import numpy as np
 
 from steelshift.report.about import show_configuration
 from steelshift.report.images import card_of, cards_of
-from steelshift.report.judged import confusion_table
 from steelshift.report.pictures import finite, line_chart, overlay
 from steelshift.report.shell import (
     as_duration,
@@ -15,6 +14,7 @@ from steelshift.report.shell import (
     as_percent,
     as_text,
     class_name,
+    confusion_table,
     figure_of,
     shell,
     side_by_side,

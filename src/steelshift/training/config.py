@@ -25,6 +25,8 @@ Select = Literal[
     "last", "source_validation", "entropy", "information_maximization", "bnm", "snd", "dev", "devn", "class_ami",
     "mixval", "circular",
 ]  # fmt: skip
+LEAST_FEW_SHARE = 0.25
+"""What a few labelled target images fill of a labelled batch, however few they are."""
 VALIDATORS = tuple(name for name in typing.get_args(Select) if name != "last")
 """Rules that score a checkpoint by what it answers."""
 
@@ -138,7 +140,8 @@ class Config:
 
     def share_of_few(self, per_class: float) -> float:
         """`few_share`, resolved for so many labelled target images a class (docs/results/development.md)."""
-        return max(0.25, per_class / (per_class + 15)) if self.few_share is None else self.few_share
+        grown = max(LEAST_FEW_SHARE, per_class / (per_class + 15))
+        return grown if self.few_share is None else self.few_share
 
 
 def _check(key: str, value: object, right: bool, words: str) -> None:
