@@ -12,7 +12,7 @@ A suite (YAML) names:
     settings: options of `fit` for all setups
     score: mean class accuracy on source validation images that convergence is asked for, among as many checkpoints as
         `candidates` says
-    minority: {task: class} whose recall is reported
+    minority: {task: class} whose recall and F1 are reported, and the mean recall of the task's other classes
     tests: name: {column: value or values} of the tested images; by default all of them
     setups: name: {options: of `fit`, groups: together (default), alone, physical, affinity or random, labels: images
         that are given (default all), target: {column: value or values} of the second line's images that are given
@@ -52,7 +52,8 @@ from steelshift.training.config import Config, from_mapping
 
 FIXED = {"oracle": False, "equal_numbers": False, "save_every": 10000, "candidates": 1, "select": "last"}
 BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
-ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps")
+ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps",
+        "minority_f1", "others")  # fmt: skip
 ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
             "flops", "linear_probe", "cluster_distance", "task_distance", "within maps",
             *(f"rough {name}" for name in ("mean square", "cross-entropy", "dynamic balanced focal")),
@@ -177,10 +178,10 @@ def measure(suite: Suite, name: str, seed: int) -> None:
         steps = steps_to(score, kept["step"], kept["source_validation"])
         for test, place in suite.tests.items():
             for task, found in evaluate_tasks(run, (place,), "all")["tasks"].items():
-                rare = found["per_class"].get(suite.said.get("minority", {}).get(task), {}).get("recall")
+                rare = of_minority(found["per_class"], suite.said.get("minority", {}).get(task))
                 score = {k: round(found[k], 5) for k in ("mean_class_accuracy", "macro_f1")}
-                row = key | score | {"labels": setup.get("labels", ""), "task": task, "test": test, "n": found["n"],
-                                     "minority": rare, "steps": steps}  # fmt: skip
+                row = key | score | rare | {"labels": setup.get("labels", ""), "task": task, "test": test, "n": found["n"],
+                                            "steps": steps}  # fmt: skip
                 told.append([row[column] for column in ROWS])
         if wants and len(names) > 1:
             other = suite.out / "runs" / f"{wants}-{seed}-0" if isinstance(wants, str) else None
@@ -189,6 +190,16 @@ def measure(suite: Suite, name: str, seed: int) -> None:
         if not wants and not any(each.get("analyse") == name for each in suite.said["setups"].values()):
             shutil.rmtree(run)
     append_text(rows, "".join(map(line, told)))  # all of a setup at once: it is there or it is not
+
+
+def of_minority(per_class: dict[str, dict[str, Any]], name: str | None) -> dict[str, float | None]:
+    """Recall and F1 of a class, and the mean recall of all others; nothing for a task without one."""
+    if name not in per_class:
+        return dict.fromkeys(("minority", "minority_f1", "others"))
+    recall, precision = per_class[name]["recall"], per_class[name]["precision"] or 0.0  # None: never said
+    f1 = 2 * recall * precision / (recall + precision) if recall + precision else 0.0
+    others = [each["recall"] for other, each in per_class.items() if other != name and each["n"]]
+    return {"minority": recall, "minority_f1": round(f1, 5), "others": round(float(np.mean(others)), 5)}
 
 
 def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
@@ -212,7 +223,10 @@ def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
 def table(suite: Suite, rows: list[dict[str, str]]) -> str:
     """Means over tasks and seeds; interference against the first setup whose tasks are alone."""
     setups = list(suite.said["setups"])
-    head = ("setup", "labels", "test", "seeds", "mean class accuracy", "macro F1", "minority recall", "steps to score")
+    shown = {"mean_class_accuracy": "mean class accuracy", "macro_f1": "macro F1", "minority": "minority recall"}
+    if any(row.get("minority_f1") for row in rows):
+        shown |= {"minority_f1": "minority F1", "others": "recall of others"}
+    head = ("setup", "labels", "test", "seeds", *shown.values(), "steps to score")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in setups:
         for test in suite.tests:
@@ -220,8 +234,8 @@ def table(suite: Suite, rows: list[dict[str, str]]) -> str:
             seeds = list(dict.fromkeys(row["seed"] for row in of))
             means = [
                 spread([float(np.mean(found)) for seed in seeds
-                        if (found := [float(row[key]) for row in of if row["seed"] == seed and row[key]])])
-                for key in ("mean_class_accuracy", "macro_f1", "minority")
+                        if (found := [float(row[key]) for row in of if row["seed"] == seed and row.get(key)])])
+                for key in shown
             ]  # fmt: skip
             if of:
                 reached = {row["seed"]: float(row["steps"] or np.inf) for row in of}  # one network has one figure

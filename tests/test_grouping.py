@@ -8,11 +8,12 @@ import yaml
 from steelshift.cli import main
 from steelshift.data.camera import Shift
 from steelshift.data.synthetic import CLASSES, EXTENTS, write_lines
+from steelshift.data.tasks import load_tasks
 from steelshift.errors import Interrupted
 
 TASKS = {
     "缺陷 type": {"classes": list(CLASSES), "material": "steel", "mechanism": "any"},
-    "extent": {"kind": "ordinal", "classes": list(EXTENTS), "column": "extent", "material": "steel"},
+    "extent": {"kind": "ordinal", "classes": list(EXTENTS), "column": "extent", "material": "steel"},  # of no mechanism
     "quadrant": {
         "classes": ["upper left", "upper right", "lower left", "lower right"],
         "column": "quadrant",
@@ -53,6 +54,11 @@ def test_groups_are_written_with_numbers_and_a_picture(place, tmp_path, capsys, 
     assert record["compared"]["physical"]["within"] == pytest.approx(table["缺陷 type"]["quadrant"])
     picture = out.with_suffix(".svg").read_text(encoding="utf-8")
     assert all(word in picture for word in ("缺陷 type", "quadrant", "affinity"))
+    declared = {task.name: task for task in load_tasks(place / "tasks.yaml")}
+    for number, members in enumerate(record["groups"], start=1):
+        of_group = load_tasks(tmp_path / f"groups 组-{number}.yaml")
+        assert [task.name for task in of_group] == members
+        assert all(task == declared[task.name] for task in of_group)
 
 
 def test_the_same_seed_measures_the_same_and_people_can_read_it(place, tmp_path, capsys):

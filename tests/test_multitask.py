@@ -20,7 +20,7 @@ from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import Heads
 from steelshift.nn.reversal import ramp
 from steelshift.nn.sharing import SCHEDULE, SharedTrunk, by_task, sharing_of
-from steelshift.training.config import Config
+from steelshift.training.config import Config, check_tasks
 from steelshift.training.loop import _optimizers
 
 
@@ -189,6 +189,40 @@ def test_tasks_that_agree_take_the_step_of_equal_weights(name):
     assert torch.allclose(found, longer * gradients.sum(0), atol=1e-4)
 
 
+def test_gradient_vaccine_remembers_from_step_to_step_and_in_checkpoints():
+    method, reference = build(aggregator="gradvac"), aggregation.GradVac()
+    drawn = [torch.randn(4, 30, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    for seed, gradients in enumerate(drawn):
+        torch.manual_seed(seed)
+        found = method._aggregator([0, 1, 2, 3])(gradients)
+        torch.manual_seed(seed)
+        assert torch.allclose(found, reference(gradients), atol=1e-6)
+    assert "wanted_cosine" in method.state_dict() and (method.wanted_cosine != 0).any()
+    torch.manual_seed(9)
+    method._aggregator([3, 1])(drawn[0][:2])
+    torch.manual_seed(9)
+    assert not torch.allclose(aggregation.GradVac()(drawn[0]), method._aggregator([0, 1, 2, 3])(drawn[0]))
+
+
+def test_weights_of_classes_and_of_tasks_as_the_document_writes_them():
+    """alpha of a rare class is larger, of mean 1 over the batch; w_t is what it is where it is not renormalized."""
+    labels = torch.tensor([0, 0, 2])
+    logits = torch.zeros(3, 3, requires_grad=True)
+    equal, weighed = build(loss="focal"), build(loss="focal", class_weights="effective_number", beta=0.9)
+    grads = [
+        torch.autograd.grad(method._loss(0, TASKS[0], logits, labels, learn=False), logits)[0]
+        for method in (equal, weighed)
+    ]
+    weights = torch.tensor([(1 - 0.9) / (1 - 0.9**n) for n in (40.0, 40.0, 4.0)])
+    assert torch.allclose(grads[1], grads[0] * (weights / weights.mean())[:, None], atol=1e-6)
+    made = build(loss="dynamic_balanced_focal", renormalized=False)
+    for memory in made.memory:
+        memory.rate.fill_(1.0)
+    update = next(made.updates(batches(0)[0], None, 0.5))
+    told = [float(value) for name, value in update.log.items() if name.startswith("w ")]
+    assert all(1 < weight <= 1 + made.knobs.kappa for weight in told)
+
+
 def test_aggregated_gradients_lie_in_memory_as_their_parameters_do():
     """A fused optimizer reads both in memory's order, and would give a weight the gradient of another."""
     method = build(aggregator="pcgrad").to(memory_format=torch.channels_last)
@@ -329,6 +363,11 @@ def test_what_cannot_work_is_refused():
         build("separate", weighting="relatedness")
     with pytest.raises(UsageError, match="shared and private"):
         build("hard", reading="split")
+    with pytest.raises(UsageError, match="private channels"):
+        build("hard", reading="acgan")
+    with pytest.raises(UsageError, match="Leave --ratios out"):
+        options = {"tasks": Path("tasks.yaml"), "method": "multitask", "sharing": "hard", "ratios": (0.5,)}
+        check_tasks(Config(source=(), target=(), out=Path(), **options))
     with pytest.raises(UsageError, match="aggregator"):
         MultiTask.Knobs(aggregator="upgrad", weighting="famo")
     with pytest.raises(UsageError, match="hard"):

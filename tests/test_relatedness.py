@@ -72,12 +72,28 @@ def test_what_a_task_takes_is_found_by_gradient():
 def test_alignment_is_kornbliths_in_loops_and_takes_any_width():
     features = [drawn(12, 4), drawn(12, 30, seed=1), torch.ones(12, 3)]
     found = alignment(features)
-    x, y = (f.double() - f.double().mean(0) for f in features[:2])
-    wanted = (y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+    one, other = ((f.double() @ f.double().T).fill_diagonal_(0) for f in features[:2])
+    wanted = song(one, other) / (song(one, one) * song(other, other)) ** 0.5
     assert float(found[0, 1]) == pytest.approx(float(wanted), abs=1e-9)
     assert (found[2] == 0).all()
     turn = torch.linalg.qr(drawn(4, 4, seed=2))[0]
     assert float(alignment([features[0], 5 * features[0] @ turn + 3])[0, 1]) == pytest.approx(1, abs=1e-6)
+
+
+def song(one, other):
+    """HSIC_1 of Song et al., equation 5: kernels without their diagonals."""
+    m = len(one)
+    crossed = one.sum() * other.sum() / ((m - 1) * (m - 2))
+    return (torch.trace(one @ other) + crossed - 2 / (m - 2) * (one @ other).sum()) / (m * (m - 3))
+
+
+def test_alignment_of_noise_is_none_and_grows_no_larger_with_more_features():
+    apart = [float(alignment([drawn(64, 256, seed=seed), drawn(64, 256, seed=seed + 1)])[0, 1]) for seed in (2, 4, 6)]
+    assert max(map(abs, apart)) < 0.1
+    of_many = torch.cat([drawn(2000, 4), drawn(2000, 4, seed=1)], 1)
+    x, y = (f.double() - f.double().mean(0) for f in (of_many, of_many[:, :6]))
+    biased = (y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+    assert float(alignment([of_many, of_many[:, :6]])[0, 1]) == pytest.approx(float(biased), abs=5e-3)
 
 
 def test_mean_leaves_out_what_was_not_measured():

@@ -7,7 +7,7 @@ from sklearn import metrics as sklearn
 
 from steelshift.labels import UNKNOWN
 from steelshift.selection.calibration import temperature
-from steelshift.selection.metrics import mean_class_accuracy, open_set_scores, rate, scores
+from steelshift.selection.metrics import mean_class_accuracy, open_set_scores, rate, scores, task_scores
 from steelshift.selection.validators import choose, entropy, information_maximization, proxy_a_distance
 
 NAMES = ("crack", "inclusion", "qualified", "scratch")
@@ -181,3 +181,12 @@ def test_proxy_a_distance_is_0_for_equal_lines_and_2_for_separable_ones():
 def test_proxy_a_distance_survives_constant_features():
     assert proxy_a_distance(np.ones((20, 3)), np.ones((20, 3)), 0) == 0
     assert proxy_a_distance(np.ones((20, 3)), np.zeros((20, 3)), 0) == 2
+
+
+def test_a_task_of_which_one_class_is_tested_tells_nothing_apart():
+    logits = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    found = task_scores("yes/no", np.array([0, 0, -1]), logits, ("no", "yes"), 0)
+    assert found["mean_class_accuracy"] is None and found["macro_f1"] is None
+    assert found["accuracy"] == 1 and found["n"] == 2 and found["per_class"]["no"]["recall"] == 1
+    both = task_scores("yes/no", np.array([0, 0, 1]), logits, ("no", "yes"), 0)
+    assert both["mean_class_accuracy"] == 1

@@ -87,6 +87,7 @@ def test_values_become_labels(tmp_path: Path) -> None:
         ("a: {classes: [x, {y: z}]}", "no text"),
         ("a: {classes: [x, y], column: [u]}", "column is no text"),
         ("", "not a map"),
+        ("'': {classes: [x, y]}", "no name"),
     ],
 )
 def test_what_is_not_a_declaration_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -151,6 +152,27 @@ def test_an_image_may_have_its_labels_in_several_places(tmp_path: Path) -> None:
     other = write(tmp_path / "other.csv", b"path,label\n0.png,scratches\n")
     with pytest.raises(DataError, match="two classes"):
         read_task_labels([type_of, other], tasks, read_images([type_of, other]))
+
+
+def test_places_that_know_different_classes_of_an_image_complete_each_other(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", encoded(picture(0)))
+    one = write(tmp_path / "one.csv", b"path,label\n0.png,a;odd\n")
+    other = write(tmp_path / "other.csv", b"path,label\n0.png,b;strange\n")
+    tasks = declared(tmp_path, "marks: {kind: multi-label, classes: [a, b]}")
+    labels, _ = read_task_labels([one, other], tasks, read_images([one, other]))
+    assert labels["marks"].tolist() == [[1, 1]]
+    alone, _ = read_task_labels([one], tasks, read_images([one]))
+    assert alone["marks"].tolist() == [[1, -1]] and known(alone["marks"]).all()
+    contrary = write(tmp_path / "contrary.csv", b"path,label\n0.png,b\n")
+    with pytest.raises(DataError, match="two classes"):
+        read_task_labels([one, contrary], tasks, read_images([one, contrary]))
+
+
+def test_tasks_of_one_nature_declare_their_mechanism(tmp_path: Path) -> None:
+    said = "a: {classes: [x, y], material: steel}\nb: {classes: [x, y], material: steel}\n"
+    said += "".join(f"{name}: {{classes: [x, y], material: steel, mechanism: thermal}}\n" for name in "cd")
+    a, b, c, d = (task.nature for task in declared(tmp_path, said))
+    assert c == d and len({a, b, c}) == 3
 
 
 def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path, places: list[Path]) -> None:

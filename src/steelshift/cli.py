@@ -556,9 +556,9 @@ def tasks_group(
     Args:
         tasks: YAML file that declares the tasks.
         data: Labelled images: class folders or manifests.
-        out: YAML file to write; the picture lies beside it.
+        out: YAML file to write; the picture lies beside it, and a file for `fit --tasks` of every group.
         by: physical: material and mechanism, as declared; affinity: how related they are; random: the control.
-        measure: maps: centred cosine of feature maps; gradient: cosine of gradients; alignment: linear CKA.
+        measure: maps: centred cosine of feature maps; gradient: cosine of gradients; alignment: debiased linear CKA.
         groups: Number of groups by affinity; by default the best silhouette's.
         encoder: alexnet, a vgg or a resnet.
         size: Side in pixels to which images are brought.
@@ -566,7 +566,7 @@ def tasks_group(
         seed: Everything random follows from it.
         json: Print one JSON object.
     """
-    from steelshift.grouping import group
+    from steelshift.grouping import group, group_file
     from steelshift.memory import keep_memory
     from steelshift.training.config import Config
 
@@ -583,6 +583,8 @@ def tasks_group(
         print(f"{name}: within groups {shown['within']}, between {shown['between']}")
         for members in each["groups"]:
             print(f"  {', '.join(members)}")
+    for number, members in enumerate(found["groups"]):
+        print(f"{group_file(out, number)}: {', '.join(members)}")
     print(out)
 
 
@@ -620,8 +622,16 @@ def tasks_analyse(
     for name, each in (("conflict", found["conflict"]), ("of the other", found.get("against", {}).get("conflict"))):
         if each is not None:
             print(name + ": rate {rate:.3f}, direction difference {difference:.3f}, {pairs} pairs".format(**each))
+    if "difference_reduced_by" in found.get("against", {}):
+        print(f"direction difference is reduced by {found['against']['difference_reduced_by']:.3f}")
     for name, each in found["separability"].items():
         print(name + ": linear probe {linear_probe:.3f}, cluster distance {cluster_distance:.3f}".format(**each))
+    for about, key in (("distance of tasks", "task_distance"), ("probe of tasks", "task_probe")):
+        if found[key] is not None:
+            print(f"{about}: {found[key]:.3f}")
+    reached = found["convergence"]["steps"]
+    print(f"steps to {score}: {'never' if reached is None else format(reached, '.0f')}")
+    print("roughness: " + ", ".join(f"{name} {value:.3f}" for name, value in found["roughness"].items()))
     print(run / FOLDER)
 
 

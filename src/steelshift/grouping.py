@@ -17,7 +17,7 @@ from steelshift.data.stream import SourceStream, resized
 from steelshift.data.table import read_images
 from steelshift.data.tasks import Task, check_data, columns_of, known, load_tasks, read_task_labels, strata
 from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
-from steelshift.files import keep_inputs, write_bytes, write_text
+from steelshift.files import keep_inputs, read_words, write_bytes, write_text
 from steelshift.messages import say
 from steelshift.methods import METHODS
 from steelshift.methods.method import Start
@@ -50,6 +50,8 @@ def group(
 ) -> dict[str, Any]:
     """Group tasks, write the groups to `out` (YAML) and the relatedness beside it (SVG); returns what was written.
 
+    The declarations of each group are written beside it too, as `fit --tasks` takes them.
+
     by: whose groups are written; all three are compared. measure: how related tasks are; alignment needs a network a
     task, the others one that all share. count: number of groups by affinity; by default the best silhouette's.
     config: encoder, size, batch, steps, seed and device of the training that it is measured on.
@@ -60,6 +62,8 @@ def group(
         raise UsageError("groups_not_yaml", path=out)
     keep_inputs(out, [tasks_file, *places])
     tasks = load_tasks(tasks_file)
+    for number in range(len(tasks)):
+        keep_inputs(group_file(out, number), [tasks_file, *places])
     if len(tasks) < 2:
         raise UsageError("groups_of_one", path=tasks_file)
     if count is not None and not 1 <= count <= len(tasks):
@@ -96,12 +100,21 @@ def group(
     about = f"{_SAID[measure]}; frames: {by}"
     write_bytes(out.with_suffix(".svg"), draw_relatedness(names, values, groupings[by], about))
     write_text(out, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+    declared = read_words(tasks_file)
+    for number, members in enumerate(record["groups"]):
+        of_group = {name: declared[name] for name in members}
+        write_text(group_file(out, number), yaml.safe_dump(of_group, sort_keys=False, allow_unicode=True))
     return record
+
+
+def group_file(out: Path, number: int) -> Path:
+    """Where the declarations of a group are, as `fit --tasks` takes them."""
+    return out.with_name(f"{out.stem}-{number + 1}{out.suffix}")
 
 
 def _groupings(tasks: Sequence[Task], values: np.ndarray, count: int | None, seed: int) -> dict[str, Grouping]:
     """By every name of `By`; the random groups are as large as the physical ones."""
-    physical = by_nature([(task.material, task.mechanism) for task in tasks])
+    physical = by_nature([task.nature for task in tasks])
     found = (physical, by_relatedness(values, count), at_random(physical, np.random.default_rng(seed)))
     return dict(zip(get_args(By), found, strict=True))
 

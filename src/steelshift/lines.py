@@ -234,7 +234,7 @@ def _lock_tasks(lines: Lines) -> dict[str, Any]:
 
     def said(task: Task, label: np.ndarray) -> Any:
         if task.kind == "multi-label":
-            return None if label[0] < 0 else [task.classes[index] for index in np.flatnonzero(label == 1)]
+            return None if (label < 0).all() else [task.classes[index] for index in np.flatnonzero(label == 1)]
         return None if label < 0 else task.classes[label]
 
     def rows(which: int) -> list[dict[str, Any]]:

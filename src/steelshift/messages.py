@@ -163,6 +163,19 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The reading split needs shared and private channels. Use --sharing progressive with ratios that end below 1.",
         "读法 split 需要共享通道和私有通道。请使用 --sharing progressive，且末端比例小于 1。",
     ),
+    "tasks_look_alike": (
+        "The reading {reading} tells tasks by their private channels, and these networks have none. "
+        "Use --sharing progressive with ratios that end below 1.",
+        "读法 {reading} 依靠私有通道区分任务，而这些网络没有私有通道。请使用 --sharing progressive，且末端比例小于 1。",
+    ),
+    "ratios_unused": (
+        "Ratios are for --sharing progressive; {sharing} has its own. Leave --ratios out.",
+        "--ratios 只用于 --sharing progressive；{sharing} 自有比例。请去掉 --ratios。",
+    ),
+    "task_no_name": (
+        "A task of {path} has no name. Write one before its colon.",
+        "{path} 中有任务没有名称。请在冒号前写上名称。",
+    ),
     "aggregator_needs": (
         "The aggregator {name} needs torchjd and its solvers. Install them: pip install 'steelshift[tasks]'.",
         "聚合器 {name} 需要 torchjd 及其求解器。请安装：pip install 'steelshift[tasks]'。",

@@ -100,7 +100,7 @@ def conflicts(network: Network, batches: Sequence[tuple[Tensor, Labels]], rows: 
 
 
 def relatedness(network: Network, images: Tensor, meeting: Conflict | None) -> dict[str, np.ndarray]:
-    """By measure, (T, T): maps (of the last shared ones), gradient (where tasks meet), alignment (of path features).
+    """By measure, (T, T): maps (of the last shared ones), gradient (where tasks meet), alignment (of private features).
 
     Measures that a network does not have are left out: maps and gradient need shared channels, alignment private ones.
     """
@@ -113,13 +113,14 @@ def relatedness(network: Network, images: Tensor, meeting: Conflict | None) -> d
         found["gradient"] = meeting.cosine
     if network.trunk.ends.private:
         with torch.no_grad():
-            found["alignment"] = alignment(list(network.paths(images).transpose(0, 1))).numpy()
+            own = network.paths(images)[..., -network.trunk.ends.private :]  # what is shared would be alike by itself
+            found["alignment"] = alignment(list(own.transpose(0, 1))).numpy()
     return found
 
 
 def grouped(tasks: Sequence[Task], measures: dict[str, np.ndarray]) -> dict[str, Any]:
     """Groupings by nature and by each measure, with the mean relatedness within and between their groups."""
-    groupings = {"physical": by_nature([(task.material, task.mechanism) for task in tasks])}
+    groupings = {"physical": by_nature([task.nature for task in tasks])}
     groupings |= {f"affinity of {name}": by_relatedness(values) for name, values in measures.items()}
     return {name: describe(tasks, grouping, measures) for name, grouping in groupings.items()}
 

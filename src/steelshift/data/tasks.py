@@ -58,6 +58,11 @@ class Task:
     material: str | None = None
 
     @property
+    def nature(self) -> tuple[str | None, ...]:
+        """What tasks of one kind of defect share: material and mechanism; what declares no mechanism is alone."""
+        return (self.material, self.mechanism) if self.mechanism else (self.name,)
+
+    @property
     def negative(self) -> int | None:
         """Index of the class that stands for nothing found: no, or qualified; None where there is none."""
         if self.kind == "yes/no":
@@ -130,11 +135,10 @@ def read_task_labels(
                 value = _value(entry, task.column) if task.concerns(place) else ""
                 for part in task.unlisted(value):
                     unlisted[task.name][part] = unlisted[task.name].get(part, 0) + 1
-                if (new := task.label(value)) == missing:
-                    continue
-                if label not in (missing, new):
+                both = _together(label, task.label(value))
+                if both is None:
                     raise DataError("labels_twice", path=place, id=f"{row.path} ({task.name})")
-                label = new
+                label = both
             labels.append(label)
         found[task.name] = np.array(labels, dtype=np.int64).reshape(len(table), *np.shape(missing))
     return found, unlisted
@@ -184,6 +188,8 @@ def counts_of(task: Task, labels: np.ndarray) -> np.ndarray:
 
 
 def _task(path: Path, name: str, keys: Any) -> Task:
+    if not str(name).strip():
+        raise UsageError("task_no_name", path=path)
     if not isinstance(keys, dict):
         raise UsageError("task_malformed", path=path, task=name, why="not a map of keys")
     for key, value in keys.items():
@@ -259,3 +265,11 @@ def _ends_with(place: Path, name: str) -> bool:
     wanted = Path(name).parts
     absolute = place.absolute()
     return any(path.parts[-len(wanted) :] == wanted for path in (absolute, absolute.with_suffix("")))
+
+
+def _together(one: Any, other: Any) -> Any:
+    """Two labels of an image as one; None where they contradict each other."""
+    if isinstance(one, list):
+        parts = [_together(*pair) for pair in zip(one, other, strict=True)]
+        return None if None in parts else parts
+    return max(one, other) if one < 0 or other < 0 or one == other else None

@@ -6,12 +6,13 @@ with the log probability that the network gives to its true answer. Images witho
 Sources: Lin et al., Focal Loss, ICCV 2017; Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR
 2019. Dynamic balanced focal loss, of the multi-task document, which has it in prose alone:
 
-    L = (1 / T) sum_t w_t (1 / n_t) sum_i m_i alpha (1 - p_i)^gamma (-log p_i)
+    L = (1 / T) sum_t w_t (1 / n_t) sum_i m_i alpha_i (1 - p_i)^gamma (-log p_i)
     w_t = 1 + kappa max(0, (R_t - tau) / (1 - tau))^q
 
-R_t is the task's rate of false detections in one of three readings; m_i is mu, or falls from 5 to 3 by rank, for the
-lowest 15 % of p_i of each class, and 1 for the others. What is lowest is told by the last 256 decisions of the class:
-in a batch with few of a class, 15 % of them rounded up would be many more.
+alpha_i, of the class of i, is the same for all or by Cui's effective number. R_t is the task's rate of false
+detections in one of three readings; m_i is mu, or falls from 5 to 3 by rank, for the lowest 15 % of p_i of each
+class, and 1 for the others. What is lowest is told by the last 256 decisions of the class: in a batch with few of a
+class, 15 % of them rounded up would be many more.
 """
 
 from dataclasses import dataclass
@@ -97,9 +98,14 @@ def class_balanced(found: Decisions, counts: Tensor, beta: float = 0.999) -> Ten
 
     counts: n, training images of every answer (answers,).
     """
+    return -(effective_weights(found, counts, beta) * found.log_p).mean()
+
+
+def effective_weights(found: Decisions, counts: Tensor, beta: float = 0.999) -> Tensor:
+    """(1 - beta) / (1 - beta^n) of every decision's answer (n,), of mean 1 over the batch; counts as above."""
     weights = (1 - beta) / (1 - beta ** counts.clamp(min=1).double())
     weights = weights.float()[found.answer]
-    return -(weights * found.log_p).sum() / weights.sum()
+    return weights / weights.mean()
 
 
 def mean_square(logits: Tensor, labels: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ from steelshift.nn.reversal import ramp, reverse
 from steelshift.nn.sharing import SharedTrunk, by_task
 
 Aggregator = Literal["none", "upgrad", "pcgrad", "cagrad", "mgda", "nash_mtl", "imtl_g", "aligned_mtl", "gradvac"]
+ClassWeights = Literal["equal", "effective_number"]
 Reading = Literal["none", "adversarial", "acgan", "split"]
 RATE_DECAY = 0.9
 """Of the running rate of false detections, and of the running relatedness."""
@@ -71,7 +72,9 @@ class MultiTask(Method):
         """Factor of the focal losses, above 0: 4 makes them cross-entropy at p = 1/2, and .25, as published, so small
         that an adversary beside them undoes what they teach."""
         beta: float = 0.999
-        """Of the class-balanced loss, 0 to 1."""
+        """Of the class-balanced loss, and of effective numbers, 0 to 1."""
+        class_weights: ClassWeights = "equal"
+        """Of the focal losses, the document's alpha of a class: equal, or by effective_number as in class_balanced."""
         hard: float = 4.0
         """How much more the lowest 15 % of each class count, 1 or more (the document: 3 to 5)."""
         ramp: bool = False
@@ -86,6 +89,8 @@ class MultiTask(Method):
         """Rate up to which a task counts no more than others, 0 to 1."""
         q: float = 2.0
         """Exponent of what is beyond, above 0."""
+        renormalized: bool = True
+        """Whether the weights by false detections are brought to a mean of 1 over the tasks."""
         weighting: Weighting = "equal"
         """equal, uncertainty, dwa, gradnorm, rlw, famo or relatedness."""
         aggregator: Aggregator = "none"
@@ -114,7 +119,7 @@ class MultiTask(Method):
             alone = self.aggregator == "none" or self.weighting == "equal"
             hold(alone, "weighting", self.weighting, "equal, where an aggregator weighs the tasks")
             for key, kind in (("loss", Loss), ("rate", Rate), ("weighting", Weighting), ("aggregator", Aggregator),
-                              ("reading", Reading)):  # fmt: skip
+                              ("reading", Reading), ("class_weights", ClassWeights)):  # fmt: skip
                 hold(getattr(self, key) in get_args(kind), key, getattr(self, key), ", ".join(get_args(kind)))
 
     def __init__(self, start: Start, knobs: Knobs) -> None:
@@ -129,10 +134,14 @@ class MultiTask(Method):
             )
         if knobs.reading == "split" and not (shared and private):
             raise UsageError("tasks_cannot_split")
+        if knobs.reading != "none" and trunk and not private:
+            raise UsageError("tasks_look_alike", reading=knobs.reading)
         if knobs.aggregator != "none":
             _aggregator(knobs.aggregator, len(self.tasks))  # refused now rather than at the first step
         self.memory = nn.ModuleList(_Memory(task, start) for task in self.tasks)
         self.balance = _Balance(len(self.tasks), knobs.weighting, start.epoch)
+        if knobs.aggregator == "gradvac":
+            self.register_buffer("wanted_cosine", torch.zeros(len(self.tasks), len(self.tasks)))
         seen = private if knobs.reading == "split" else width
         told = len(self.tasks) if knobs.reading != "none" else 0
         self.discriminator = TaskDiscriminator(seen, knobs.hidden, told)
@@ -162,7 +171,7 @@ class MultiTask(Method):
         }
         there = list(of_task)
         by_loss = torch.stack([self.memory[place].weight(knobs) for place in there]) if there else logits.new_ones(0)
-        by_loss = by_loss / by_loss.mean() if there else by_loss
+        by_loss = by_loss / by_loss.mean() if there and knobs.renormalized else by_loss
         each = torch.stack(list(of_task.values())) if there else logits.new_zeros(0)
         loss, weights, log = logits.sum() * 0.0, torch.ones_like(by_loss), {}
         if there:
@@ -181,7 +190,7 @@ class MultiTask(Method):
                 moves,
                 log,
                 of_tasks=tuple(by_loss * each / len(there)),
-                aggregator=_aggregator(knobs.aggregator, len(there)),
+                aggregator=self._aggregator(there),
                 shared=tuple(self.trunk.shared_parameters if self.trunk else every),
             )
         if knobs.weighting == "famo" and there:
@@ -192,6 +201,24 @@ class MultiTask(Method):
                     for place, task in enumerate(self.tasks) if place in of_task
                 ])  # fmt: skip
                 self.balance.famo(there, (by_loss * each).detach(), by_loss * after)
+
+    def _aggregator(self, there: list[int]) -> Callable[[Tensor], Tensor]:
+        """Of the gradients of the tasks that are there; what it remembers lies in a buffer."""
+        found = _aggregator(self.knobs.aggregator, len(there))
+        if self.knobs.aggregator != "gradvac":
+            return found
+        pairs = (torch.tensor(there)[:, None], torch.tensor(there))
+
+        def vaccinated(gradients: Tensor) -> Tensor:
+            # torchjd gives no public way to what GradVac remembers, and a checkpoint has to hold it.
+            memory = found.gramian_weighting
+            memory._phi_t = self.wanted_cosine[pairs].to("cpu", gradients.dtype)
+            memory._state_key = (len(there), gradients.dtype)
+            direction = found(gradients)
+            self.wanted_cosine[pairs] = memory._phi_t.to(self.wanted_cosine)
+            return direction
+
+        return vaccinated
 
     def _encode(self, source: SourceBatch, target: TargetBatch | None) -> tuple[Tensor, Tensor]:
         """Features and the last shared channels of all images, those of the source first."""
@@ -217,14 +244,20 @@ class MultiTask(Method):
             case "class_balanced":
                 return losses.class_balanced(found, memory.counts, knobs.beta)
             case "focal":
-                return losses.focal(found, knobs.gamma, knobs.alpha)
+                return losses.focal(found, knobs.gamma, knobs.alpha, self._class_weights(found, memory))
         queue = memory.queue
         if learn:
             queue = losses.remember(queue, found)
             memory.queue.copy_(queue)
             memory.see(losses.false_detections(logits.detach(), labels, knobs.rate, task.negative))
         m = losses.hard_weights(found, queue, knobs.hard, ramp=knobs.ramp, p_min=knobs.p_min)
-        return losses.focal(found, knobs.gamma, knobs.alpha, m)
+        return losses.focal(found, knobs.gamma, knobs.alpha, m * self._class_weights(found, memory))
+
+    def _class_weights(self, found: losses.Decisions, memory: "_Memory") -> Tensor:
+        """What alpha is multiplied with for every decision (n,)."""
+        if self.knobs.class_weights == "equal":
+            return torch.ones_like(found.p)
+        return losses.effective_weights(found, memory.counts, self.knobs.beta)
 
     def _weigh(self, each: Tensor, by_loss: Tensor, there: list[int]) -> tuple[Tensor, Tensor]:
         """The weighted mean of the losses (P,) of the tasks that are there, and the weights, of mean 1."""
@@ -459,7 +492,7 @@ def _quietly(aggregator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 
 def _aggregator(name: str, tasks: int) -> Callable[[Tensor], Tensor]:
-    """A new one a step, so that it remembers nothing that a checkpoint does not hold. Raises UsageError.
+    """A new one a step: what it remembers is the method's to keep, for checkpoints. Raises UsageError.
 
     Some give a mean of the tasks' gradients, others a sum; here all are as long as sums, as the other weights' steps.
     """

@@ -6,7 +6,8 @@ Three readings of it:
 - centred cosine of feature maps on common images: S_ab = mean_n cos(A_a(x_n) - mean A_a, A_b(x_n) - mean A_b), with
   A_t what task t takes from a layer that all tasks share; channels of separate networks have nothing in common;
 - for those, linear centred kernel alignment (Kornblith et al., Similarity of Neural Network Representations
-  Revisited, ICML 2019);
+  Revisited, ICML 2019), without the bias that makes all features alike where images are few (Song et al., Feature
+  Selection via Dependence Maximization, JMLR 2012);
 - cosine of the gradients of task losses at parameters that all tasks share: `losses.weighting.gradient_cosines`, with a
   row of NaN for a task that has no labels in the batch.
 """
@@ -37,14 +38,21 @@ def taken(maps: Tensor, gradient: Tensor) -> Tensor:
 
 @exact
 def alignment(features: list[Tensor]) -> Tensor:
-    """Linear centred kernel alignment of features of the same images: T times (N, F_t) -> (T, T) in [0, 1].
+    """Linear centred kernel alignment of features of the same images: T times (N, F_t) -> (T, T), -1 to 1, N from 4.
 
-    |X^T Y|^2 / (|X^T X| |Y^T Y|) in Frobenius norms, X and Y centred; 0 where a task's features are constant.
+    h(K, L) / sqrt(h(K, K) h(L, L)), K = X X^T and L = Y Y^T, h Song's unbiased criterion of independence: 0 on the mean
+    for features that have nothing to do with each other. 0 where a task's features are constant, NaN of fewer images.
     """
+    if len(features[0]) < 4:
+        return torch.full((len(features), len(features)), torch.nan, dtype=torch.float64)
     kernels = []
     for each in features:
         centred = each.double() - each.double().mean(0)
-        kernels.append((centred @ centred.T).flatten())  # <XX^T, YY^T> = |X^T Y|^2, without F x F matrices
+        kernel = (centred @ centred.T).fill_diagonal_(0)
+        count, sums = len(kernel), kernel.sum(0)
+        # h is the inner product of kernels so centred that every row has a sum of 0 without its diagonal.
+        kernel = kernel - (sums[:, None] + sums) / (count - 2) + sums.sum() / ((count - 1) * (count - 2))
+        kernels.append(kernel.fill_diagonal_(0).flatten())
     unit = _unit(torch.stack(kernels))
     return unit @ unit.T
 

@@ -66,7 +66,8 @@ def task_scores(
 
     Of a multi-label task accuracy is that of single decisions, the mean over its classes of the mean recall of having
     and not having it stands for mean_class_accuracy, and recall and precision are of having it. Of an ordinal task also
-    mean_absolute_error, in classes. Raises nothing; what has no image is None.
+    mean_absolute_error, in classes. Raises nothing; what has no image is None, and where all images are of one class,
+    so are the means over classes: nothing was told apart.
     """
     if kind != "multi-label":
         found = scores(truth, logits.argmax(1), names, negative)
@@ -74,6 +75,8 @@ def task_scores(
             known = truth >= 0
             away = np.abs(logits.argmax(1) - truth)[known]
             found["mean_absolute_error"] = float(away.mean()) if known.any() else None
+        if len(np.unique(truth[truth >= 0])) < 2:
+            found |= {"mean_class_accuracy": None, "macro_f1": None}
         return found
     per_class, means, f1 = {}, [], []
     for name, true, said in zip(names, truth.T, (logits > 0).T, strict=True):

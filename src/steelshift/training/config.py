@@ -194,6 +194,8 @@ def check_tasks(config: Config) -> None:
         raise UsageError("not_with_tasks", key="classes")
     if config.target_labels is not None:
         raise UsageError("few_with_tasks")
+    if config.sharing != "progressive" and config.ratios != SCHEDULE:
+        raise UsageError("ratios_unused", sharing=config.sharing)
     if config.select not in FOR_TASKS:
         raise UsageError("wrong_value", key="select", value=config.select, wanted=", ".join(FOR_TASKS))
     if not config.target and config.normalization == "domain-specific":
