@@ -179,9 +179,9 @@ def measure(suite: Suite, name: str, seed: int) -> None:
         for test, place in suite.tests.items():
             for task, found in evaluate_tasks(run, (place,), "all")["tasks"].items():
                 rare = of_minority(found["per_class"], suite.said.get("minority", {}).get(task))
-                score = {k: round(found[k], 5) for k in ("mean_class_accuracy", "macro_f1")}
-                row = key | score | rare | {"labels": setup.get("labels", ""), "task": task, "test": test, "n": found["n"],
-                                            "steps": steps}  # fmt: skip
+                means = {k: round(found[k], 5) for k in ("mean_class_accuracy", "macro_f1")}
+                about = {"labels": setup.get("labels", ""), "task": task, "test": test, "n": found["n"], "steps": steps}
+                row = key | about | means | rare
                 told.append([row[column] for column in ROWS])
         if wants and len(names) > 1:
             other = suite.out / "runs" / f"{wants}-{seed}-0" if isinstance(wants, str) else None
