@@ -220,7 +220,7 @@ def test_weights_of_classes_and_of_tasks_as_the_document_writes_them():
         memory.rate.fill_(1.0)
     update = next(made.updates(batches(0)[0], None, 0.5))
     told = [float(value) for name, value in update.log.items() if name.startswith("w ")]
-    assert all(1 < weight <= 1 + made.knobs.kappa for weight in told)
+    assert len(told) == len(TASKS) and all(1 < weight <= 1 + made.knobs.kappa for weight in told)
 
 
 def test_aggregated_gradients_lie_in_memory_as_their_parameters_do():

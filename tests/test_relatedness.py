@@ -69,7 +69,7 @@ def test_what_a_task_takes_is_found_by_gradient():
     assert found[0, 1] == pytest.approx(1, abs=1e-6) and found[0, 2] == 0
 
 
-def test_alignment_is_kornbliths_in_loops_and_takes_any_width():
+def test_alignment_is_songs_by_hand_and_takes_any_width():
     features = [drawn(12, 4), drawn(12, 30, seed=1), torch.ones(12, 3)]
     found = alignment(features)
     one, other = ((f.double() @ f.double().T).fill_diagonal_(0) for f in features[:2])

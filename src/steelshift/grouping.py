@@ -61,7 +61,7 @@ def group(
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError("groups_not_yaml", path=out)
     keep_inputs(out, [tasks_file, *places])
-    tasks = load_tasks(tasks_file)
+    tasks, declared = load_tasks(tasks_file), read_words(tasks_file)
     for number in range(len(tasks)):
         keep_inputs(group_file(out, number), [tasks_file, *places])
     if len(tasks) < 2:
@@ -100,7 +100,6 @@ def group(
     about = f"{_SAID[measure]}; frames: {by}"
     write_bytes(out.with_suffix(".svg"), draw_relatedness(names, values, groupings[by], about))
     write_text(out, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
-    declared = read_words(tasks_file)
     for number, members in enumerate(record["groups"]):
         of_group = {name: declared[name] for name in members}
         write_text(group_file(out, number), yaml.safe_dump(of_group, sort_keys=False, allow_unicode=True))
