@@ -55,7 +55,7 @@ BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale",
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps",
         "minority_f1", "others")  # fmt: skip
 ANALYSED = ("setup", "seed", "conflict_rate", "difference", "reduced_by", "read_sharing", "channels", "parameters",
-            "flops", "linear_probe", "cluster_distance", "task_distance", "within maps",
+            "flops", "linear_probe", "cluster_distance", "task_distance", "within maps", "maps", "tasks",
             *(f"rough {name}" for name in ("mean square", "cross-entropy", "dynamic balanced focal")),
             "task_probe")  # fmt: skip
 
@@ -214,10 +214,18 @@ def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
         **{key: found["sharing"]["configured"][key] for key in ("channels", "parameters", "flops")},
         **{key: np.mean([each[key] for each in by_task]) for key in ("linear_probe", "cluster_distance")},
         "task_distance": found["task_distance"],
-        "within maps": found["groups"]["physical"]["within"].get("maps"),
+        "within maps": found["groups"]["physical"]["within"].get("maps"),  # of tasks of one nature
+        "maps": _between(found["relatedness"].get("maps")),  # of all tasks that share the network
+        "tasks": " ".join(found["tasks"]),
         **{f"rough {name}": value for name, value in found["roughness"].items()},
         "task_probe": found["task_probe"],
     }
+
+
+def _between(values: list[list[float | None]] | None) -> float | None:
+    """Mean relatedness of different tasks, where it is known."""
+    known = [each for row, found in enumerate(values or []) for each in found[:row] if each is not None]
+    return round(float(np.mean(known)), 6) if known else None
 
 
 def table(suite: Suite, rows: list[dict[str, str]]) -> str:

@@ -19,7 +19,7 @@ import yaml
 
 from builders import write
 from lines import asked_to_stop, tiny_config
-from steelshift import adapt, choosing, evidence
+from steelshift import adapt, choosing, evidence, memory
 from steelshift.adapt import fit, render_again
 from steelshift.candidates import Candidates
 from steelshift.data.splits import TEST, TRAIN
@@ -599,6 +599,30 @@ def test_a_loss_that_stays_no_number_fails_clearly(
         fit(tiny_config(lines, tmp_path / "run", method="dann"))
     assert Spoiled.times == 100 - 1 - loop.MOST_ROLLBACKS
     assert not (tmp_path / "run" / "inspector").exists()
+
+
+def test_too_little_memory_is_said_before_a_step(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    config = tiny_config(lines, tmp_path / "run", oracle=True)
+    weighs = (finished / "inspector" / "model.safetensors").stat().st_size
+    monkeypatch.setattr(loop, "available_memory", lambda: 3 * weighs)  # gradients, two moments and a copy are four
+    with pytest.raises(RunFailed, match=r"Training needs [\d.]+ GB .* are free. Choose a smaller size") as failed:
+        fit(config)
+    needed, size = (float(failed.value.fields[key]) for key in ("needed", "weights"))
+    assert needed == pytest.approx(4 * size, rel=0.06) and size == pytest.approx(weighs / 1e9, rel=0.06)  # two digits
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    monkeypatch.setattr(loop, "available_memory", lambda: None)  # not told: not a reason to refuse
+    fit(config, resume=True)
+    assert weights(tmp_path / "run") == weights(finished)
+
+
+def test_memory_that_is_left_is_what_the_system_says() -> None:
+    left = memory.available_memory()
+    if not Path("/proc/meminfo").exists():
+        assert left is None
+    else:
+        assert 2**20 < left < 2**50
 
 
 def test_a_disk_that_is_full_leaves_the_old_checkpoint(

@@ -411,6 +411,12 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "There is no device {name} here. Use auto or cpu.",
         "此处没有设备 {name}。请用 auto 或 cpu。",
     ),
+    "too_little_memory": (
+        "Training needs {needed} GB of memory beside the {weights} GB of this network's weights, and {free} GB are "
+        "free. Choose a smaller size or another encoder, close other programs, or train on a machine with more memory.",
+        "除该网络 {weights} GB 的权重外，训练还需要 {needed} GB 内存，而空闲内存只有 {free} GB。"
+        "请选择更小的 size 或其他 encoder，关闭其他程序，或换用内存更大的机器。",
+    ),
     "not_finite": (
         "The loss of phase {phase} is not finite at step {step} for the fourth time, each time at half the learning "
         "rate. The last good checkpoint is in {where}; start anew with a lower lr, or with precision fp32.",

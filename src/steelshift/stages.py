@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
+from safetensors.torch import load_file
 
 from steelshift.data.cache import PixelCache
 from steelshift.data.splits import TRAIN
@@ -91,7 +91,7 @@ class Training:
             bit_depth=config.bit_depth,
             **self._declared(),
         )
-        return Inspector(specification).load_weights(safetensors.torch.load(phase.candidate(step).read_bytes()))
+        return Inspector(specification).load_weights(load_file(phase.candidate(step)))
 
     def _fresh(self) -> Start:
         """Random weights, or those of the file that the config names."""

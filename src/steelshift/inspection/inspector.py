@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steelshift.data.decode import Unreadable, decode, picture_of
 from steelshift.errors import ArtifactRefused, SteelshiftError
-from steelshift.files import write_atomically, write_bytes, write_json, write_text
+from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import reference
 from steelshift.inspection.heat import Heat, features_with_maps, heat_of
 from steelshift.inspection.opening import place_of
@@ -34,6 +34,7 @@ from steelshift.nn.heads import Heads, task_classifier
 from steelshift.nn.sharing import sharing_of
 from steelshift.resample import grey_levels, resample, to_grey, whole
 from steelshift.selection.answers import Answers
+from steelshift.tensors import write_tensors
 
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden probability that still counts as the same inspector on another processor."""
@@ -188,7 +189,7 @@ def save(inspector: Inspector, folder: Path, card: str, golden: list[np.ndarray]
     specification = inspector.specification
     if inspector.reference is not None:
         reference.save(inspector.reference, folder)
-    write_bytes(folder / "model.safetensors", safetensors.torch.save(_sorted(inspector.state_dict())))
+    write_tensors(folder / "model.safetensors", inspector.state_dict())
     write_json(folder / "inspector.json", dataclasses.asdict(specification))
     write_text(folder / "MODEL_CARD.md", card)
     expected = []
@@ -212,7 +213,7 @@ def load(folder: Path) -> Inspector:
         if record["schema"] != SCHEMA:
             raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
         inspector = Inspector(Specification.of(record))
-        inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
+        inspector.load_weights(load_file(folder / "model.safetensors"))
         _check_golden(inspector, folder)
         inspector.reference = reference.load(folder, inspector.encoder.width, len(record["classes"]))
         inspector.identity = identity(folder)
@@ -251,7 +252,3 @@ def _check_golden(inspector: Inspector, folder: Path) -> None:
 @torch.inference_mode()
 def _probabilities(inspector: Inspector, pixels: np.ndarray) -> list[float]:
     return inspector(torch.from_numpy(pixels[None].copy()))[0].tolist()
-
-
-def _sorted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: tensors[key].contiguous() for key in sorted(tensors)}

@@ -26,7 +26,8 @@ def check_sums(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _contents(folder: Path) -> list[str]:

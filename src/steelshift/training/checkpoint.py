@@ -4,18 +4,19 @@ The weights are written first and their JSON last, each atomically; a checkpoint
 one before is kept, so a save that is killed halfway, or a file that rots, costs one interval.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from steelshift.files import explain_full_or_readonly, write_bytes, write_json
+from steelshift.files import explain_full_or_readonly, write_json
+from steelshift.inspection.sums import sha256
 from steelshift.methods import Method
+from steelshift.tensors import write_tensors
 
 KEPT = 2
 
@@ -37,10 +38,9 @@ class Checkpoints:
 
     def save(self, progress: Progress, method: Method, optimizers: dict[str, Optimizer]) -> None:
         """Write a checkpoint and drop all but the one before. Raises RunFailed; what was there stays whole."""
-        content = safetensors.torch.save(_tensors(method, optimizers))
         weights, record = self._paths(progress.step)
-        write_bytes(weights, content)
-        write_json(record, {**vars(progress), "sha256": hashlib.sha256(content).hexdigest()})
+        digest = write_tensors(weights, _tensors(method, optimizers))
+        write_json(record, {**vars(progress), "sha256": digest})
         with explain_full_or_readonly(self.folder):
             for _, old_weights, old_record in self._records()[:-KEPT]:
                 old_record.unlink()
@@ -55,11 +55,11 @@ class Checkpoints:
                 leftover.unlink()
         for record, weights, _ in reversed(self._records()):
             try:
-                content = weights.read_bytes()
+                whole = sha256(weights) == record["sha256"]
             except OSError:
                 continue
-            if hashlib.sha256(content).hexdigest() == record["sha256"]:
-                _restore(safetensors.torch.load(content), method, optimizers)
+            if whole:
+                _restore(load_file(weights), method, optimizers)
                 return Progress(record["step"], record["lr_scale"], record["rollbacks"])
         return None
 
@@ -81,12 +81,12 @@ class Checkpoints:
 
 
 def _tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-    tensors = {f"method/{key}": value.contiguous() for key, value in method.state_dict().items()}
+    tensors = {f"method/{key}": value for key, value in method.state_dict().items()}
     for name, optimizer in optimizers.items():
         for index, parameter in enumerate(parameters_of(optimizer)):
             for key, value in optimizer.state.get(parameter, {}).items():
                 if value is not None:
-                    tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).contiguous()
+                    tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
     return tensors
 
 
@@ -100,10 +100,9 @@ def _restore(tensors: dict[str, Tensor], method: Method, optimizers: dict[str, O
         if key.startswith("optimizer/"):
             _, name, index, entry = key.split("/")
             parameter = parameters_of(optimizers[name])[int(index)]
-            if value.shape == parameter.shape:  # in the layout of the parameter, as the optimizer made it
-                value = torch.empty_like(parameter).copy_(value)
-            value = value.to(parameter.device)
-            optimizers[name].state[parameter][entry] = value
+            # Copied from the file's own memory; moments in the layout of the parameter, as the optimizer made them.
+            like = parameter if value.shape == parameter.shape else value
+            optimizers[name].state[parameter][entry] = torch.empty_like(like, device=parameter.device).copy_(value)
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:

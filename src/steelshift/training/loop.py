@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steelshift.data.stream import JoinedStream, SourceStream, TargetStream
 from steelshift.errors import Interrupted, RunFailed
-from steelshift.files import append_text, write_bytes, write_text
+from steelshift.files import append_text, write_text
+from steelshift.memory import available_memory
 from steelshift.methods import Method
 from steelshift.methods.method import Update
 from steelshift.nn.encoders import NewBottleneck
 from steelshift.nn.normalization import settle
 from steelshift.signals import stop_requests
+from steelshift.tensors import write_tensors
 from steelshift.training.checkpoint import Checkpoints, Progress, parameters_of
 from steelshift.training.config import Config
 from steelshift.training.precision import Fast
@@ -63,7 +64,7 @@ def train(
     """Train `method` through a phase, from its newest checkpoint if there is one; `method` holds the result.
 
     advance: told the number of steps done. Raises Interrupted after SIGINT or SIGTERM, with a checkpoint left;
-    RunFailed when the loss is not finite for the fourth time, or when a save fails.
+    RunFailed when the loss is not finite for the fourth time, when a save fails, or when there is too little memory.
     """
     method.to(fast.device)
     for child in method.children():
@@ -75,6 +76,8 @@ def train(
     with stop_requests() as stop:  # noted from before the first checkpoint on, which others may wait for
         progress = checkpoints.load(method, optimizers)
         if progress is None:
+            if phase.steps:
+                _check_memory(method, optimizers, fast)
             progress = Progress()
             checkpoints.save(progress, method, optimizers)
         _forget(metrics, phase.name, progress.step)
@@ -90,7 +93,7 @@ def train(
                 unsaved.append(json.dumps(record) + "\n")
             progress = dataclasses.replace(progress, step=progress.step + 1)
             if progress.step in phase.kept_at:
-                write_bytes(phase.candidate(progress.step), safetensors.torch.save(weights_of(method)))
+                write_tensors(phase.candidate(progress.step), weights_of(method))
             # The candidate comes before the checkpoint: who resumes from here need not make it again.
             if progress.step % config.save_every == 0 or progress.step == phase.steps or stop:
                 append_text(metrics, "".join(unsaved))
@@ -99,6 +102,7 @@ def train(
             advance(progress.step)
             if stop:
                 raise Interrupted(stop[0], progress.step, phase.folder)
+    method.zero_grad(set_to_none=True)  # the method is kept, and they are as large as its weights
     method.eval()
 
 
@@ -109,7 +113,7 @@ def weights_of(method: Method) -> dict[str, Tensor]:
     settle(encoder, method.line)
     tensors = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
     tensors |= {f"classifier.{key}": value for key, value in classifier.state_dict().items()}
-    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    return tensors
 
 
 def _step(
@@ -180,6 +184,23 @@ def _optimizers(method: Method, config: Config) -> dict[str, Optimizer]:
                 parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True
             )
     return found
+
+
+def _check_memory(method: Method, optimizers: dict[str, Optimizer], fast: Fast) -> None:
+    """Raises RunFailed where a training is sure to end without memory: the system would kill it without a word."""
+    free = available_memory()
+    if fast.device.type != "cpu" or free is None:
+        return
+    weights = sum(value.nbytes for value in method.state_dict().values())
+    moved = 0
+    for optimizer in optimizers.values():
+        moments = 1 if isinstance(optimizer, torch.optim.SGD) else 2
+        moved += sum((1 + moments) * value.nbytes for value in parameters_of(optimizer))
+    # Gradients and moments beside the weights, which are there; and the copy that is kept as a candidate.
+    needed = moved + sum(value.nbytes for part in method.deployed() for value in part.state_dict().values())
+    if needed > free:
+        gigabytes = {"weights": weights / 1e9, "needed": needed / 1e9, "free": free / 1e9}
+        raise RunFailed("too_little_memory", **{key: f"{value:.2g}" for key, value in gigabytes.items()})
 
 
 def _groups(name: str, child: nn.Module, config: Config) -> list[dict[str, Any]]:
