@@ -70,6 +70,22 @@ def test_the_same_seed_measures_the_same_and_people_can_read_it(place, tmp_path,
     assert "physical: within groups" in capsys.readouterr().out
 
 
+def test_files_of_an_earlier_grouping_do_not_stay_beside_the_new_ones(place, tmp_path):
+    out, own = tmp_path / "groups.yaml", tmp_path / "groups-9.yaml"
+    own.write_text("mine", encoding="utf-8")
+    for count in (3, 1):
+        assert group(place, out, "--by", "affinity", "--groups", str(count)) == 0
+        assert sorted(path.name for path in tmp_path.glob("groups-[1-8].yaml")) == [
+            f"groups-{number}.yaml" for number in range(1, count + 1)
+        ]
+    assert own.read_text(encoding="utf-8") == "mine"  # no grouping wrote it
+    for content in ("groups: [[a], [b]]", "[", "groups"):  # nor this
+        (tmp_path / "groups-2.yaml").write_text("mine", encoding="utf-8")
+        out.write_text(content, encoding="utf-8")
+        assert group(place, out, "--by", "affinity", "--groups", "1") == 0
+        assert (tmp_path / "groups-2.yaml").read_text(encoding="utf-8") == "mine"
+
+
 def test_a_stopped_grouping_leaves_nothing_and_promises_nothing(place, tmp_path, capsys, monkeypatch):
     def stopped(*_, **__):
         raise Interrupted(15, 2, tmp_path)

@@ -14,7 +14,7 @@ from steelshift.data.tasks import Task
 from steelshift.errors import UsageError
 from steelshift.methods import SourceOnly
 from steelshift.methods.method import Start
-from steelshift.methods.multitask import MEANS, MultiTask, _aggregator
+from steelshift.methods.multitask import MEANS, MultiTask, _aggregator_of
 from steelshift.nn.convolution import quicken
 from steelshift.nn.encoders import Encoder
 from steelshift.nn.heads import Heads
@@ -184,7 +184,7 @@ def test_an_aggregator_acts_on_shared_rows_alone(name):
 @pytest.mark.parametrize("name", [name for name in AGGREGATORS if name != "nash_mtl"])  # which fixes the length
 def test_tasks_that_agree_take_the_step_of_equal_weights(name):
     gradients = torch.randn(30, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
-    found = _aggregator(name, 4)(gradients)
+    found = _aggregator_of(name, 4)(gradients)
     longer = 1.5 if name == "cagrad" else 1.0  # by its c of one half
     assert torch.allclose(found, longer * gradients.sum(0), atol=1e-4)
 

@@ -190,3 +190,14 @@ def test_a_task_of_which_one_class_is_tested_tells_nothing_apart():
     assert found["accuracy"] == 1 and found["n"] == 2 and found["per_class"]["no"]["recall"] == 1
     both = task_scores("yes/no", np.array([0, 0, 1]), logits, ("no", "yes"), 0)
     assert both["mean_class_accuracy"] == 1
+
+
+def test_a_class_that_all_images_have_or_none_is_not_in_a_multi_label_mean():
+    """Saying no to what is never there would count as a class told perfectly."""
+    truth = np.array([[1, 0, 1], [1, 0, 0], [1, 0, -1], [1, 0, 1]])
+    logits = np.array([[1.0, -1, 1], [-1, -1, 1], [1, -1, 1], [1, -1, -1]])
+    found = task_scores("multi-label", truth, logits, ("always", "never", "some"), None)
+    assert found["mean_class_accuracy"] == pytest.approx((1 / 2 + 0) / 2)  # of `some` alone
+    assert found["per_class"]["always"]["recall"] == 3 / 4 and found["per_class"]["never"]["recall"] is None
+    nothing = task_scores("multi-label", truth[:, :2], logits[:, :2], ("always", "never"), None)
+    assert nothing["mean_class_accuracy"] is None and nothing["accuracy"] == 7 / 8

@@ -178,3 +178,21 @@ def test_tasks_of_one_nature_declare_their_mechanism(tmp_path: Path) -> None:
 def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path, places: list[Path]) -> None:
     with pytest.raises(DataError, match=r"defective.*mill/source"):
         check_data(declared(tmp_path), places[1:])
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, places: list[Path]) -> None:
+    def tasks(column: str, classes: str = "[small, large]", data: str = "other.csv") -> tuple[Task, ...]:
+        return declared(tmp_path, f"marks: {{classes: {classes}, column: {column}, data: {data}}}")
+
+    check_data(tasks("extent"), places)
+    with pytest.raises(DataError, match=r"marks .* column extend, which .*other.csv does not.*extent, found\."):
+        check_data(tasks("extend"), places)
+    with pytest.raises(DataError, match=r"column found, which .*source does not have. There are: label\."):
+        check_data(tasks("found", data="mill/source"), places)
+    for column, classes in (("found", "[a, b]"), ("label", "[scratches, dents]")):  # none, and one class alone
+        with pytest.raises(DataError, match=r"No image of .*other.csv has a label of two classes for the task marks"):
+            check_data(tasks(column, classes), places)
+    with pytest.raises(DataError, match="two classes"):
+        bare = tmp_path / "bare"
+        write(bare / "0.png", encoded(picture(0)))  # no column to name
+        check_data(declared(tmp_path, "marks: {classes: [a, b], column: found}"), [bare])

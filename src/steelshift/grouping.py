@@ -99,7 +99,10 @@ def group(
     }  # fmt: skip
     about = f"{_SAID[measure]}; frames: {by}"
     write_bytes(out.with_suffix(".svg"), draw_relatedness(names, values, groupings[by], about))
+    earlier = _groups_in(out)
     write_text(out, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+    for number in range(len(record["groups"]), earlier):  # of a grouping that this one takes the place of
+        group_file(out, number).unlink(missing_ok=True)
     for number, members in enumerate(record["groups"]):
         of_group = {name: declared[name] for name in members}
         write_text(group_file(out, number), yaml.safe_dump(of_group, sort_keys=False, allow_unicode=True))
@@ -109,6 +112,15 @@ def group(
 def group_file(out: Path, number: int) -> Path:
     """Where the declarations of a group are, as `fit --tasks` takes them."""
     return out.with_name(f"{out.stem}-{number + 1}{out.suffix}")
+
+
+def _groups_in(out: Path) -> int:
+    """How many groups an earlier grouping wrote there; 0 where there is none."""
+    try:
+        found = yaml.safe_load(out.read_text(encoding="utf-8"))
+        return len(found["groups"]) if found.keys() >= {"by", "groups", "compared"} else 0
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError):
+        return 0
 
 
 def _groupings(tasks: Sequence[Task], values: np.ndarray, count: int | None, seed: int) -> dict[str, Grouping]:

@@ -113,6 +113,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The task {task} has its labels in {name}, but no path of {places} ends so. Name that place, or correct it.",
         "任务 {task} 的标签在 {name} 中，但 {places} 中没有以此结尾的路径。请给出该位置，或改正任务。",
     ),
+    "task_no_column": (
+        "The task {task} has its labels in the column {column}, which {where} does not have. There are: {known}.",
+        "任务 {task} 的标签在列 {column} 中，但 {where} 没有该列。现有的列：{known}。",
+    ),
     "task_no_labels": (
         "No image of {where} has a label of two classes for the task {task}. Check its column and its classes.",
         "{where} 中没有图像带有任务 {task} 的两个类别的标签。请检查它的列和类别。",
@@ -688,8 +692,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{path} 的图像或类别与开始时不同。请恢复原样，或另开一次运行。",
     ),
     "some_test_images": (
-        "Only {found} of the {wanted} target test images of {run} were found.",
-        "{run} 的 {wanted} 张目标测试图像中只找到 {found} 张。",
+        "Only {found} of the {wanted} test images of {run} were found.",
+        "{run} 的 {wanted} 张测试图像中只找到 {found} 张。",
     ),
     "stopped": (
         "Stopped. What was finished is kept; continue with the same command and --resume.",

@@ -34,6 +34,8 @@ ALL_OF = ";"
 NONE_OF = "none"
 """Value of an image in a multi-label task that is known to have none of its classes; in a map of classes, the values
 that say so."""
+_OWN = ("label", "group", "split")
+"""Columns of every manifest; folders give a label."""
 _KEYS = ("kind", "classes", "column", "data", "mechanism", "material")
 _SAID = {
     "no": ("no", "No", "NO", "false", "False", "FALSE", "0", "0.0"),
@@ -151,11 +153,23 @@ def columns_of(tasks: Sequence[Task]) -> dict[str, slice]:
 
 
 def check_data(tasks: Sequence[Task], places: Sequence[Path]) -> None:
-    """Hold every data set that a task names to the places of the command line. Raises DataError."""
+    """Hold what every task names, data sets, column and classes, to the places of the command line. Raises DataError.
+
+    Before an image is decoded, which takes much longer.
+    """
     for task in tasks:
         for name in task.data:
             if not any(_ends_with(Path(place), name) for place in places):
                 raise DataError("task_no_data", task=task.name, name=name, places=", ".join(map(str, places)))
+    listed = [(Path(place), list_places([place])) for place in places]
+    for task in tasks:
+        entries = [entry for place, found in listed if task.concerns(place) for entry in found]
+        columns = {column: None for entry in entries for column in _columns(entry)}
+        where = ", ".join(str(place) for place, _ in listed if task.concerns(place))
+        if columns and task.column not in columns:
+            raise DataError("task_no_column", task=task.name, column=task.column, where=where, known=", ".join(columns))
+        if len(cells(np.array([task.label(_value(entry, task.column)) for entry in entries]))) < 2:
+            raise DataError("task_no_labels", task=task.name, where=where)
 
 
 def known(labels: np.ndarray) -> np.ndarray:
@@ -250,8 +264,14 @@ def _classes(path: Path, name: str, kind: str, declared: Any) -> tuple[tuple[str
     return tuple(values), holders
 
 
+def _columns(entry: Place) -> list[str]:
+    """Those that may hold a label of this image."""
+    own = [column for column in _OWN if getattr(entry, column)]
+    return own + [column for column, _ in entry.extra if column]
+
+
 def _value(entry: Place, column: str) -> str:
-    if column in ("label", "group", "split"):
+    if column in _OWN:
         return getattr(entry, column) or ""
     return dict(entry.extra).get(column, "").strip()
 

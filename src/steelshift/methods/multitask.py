@@ -137,7 +137,7 @@ class MultiTask(Method):
         if knobs.reading != "none" and trunk and not private:
             raise UsageError("tasks_look_alike", reading=knobs.reading)
         if knobs.aggregator != "none":
-            _aggregator(knobs.aggregator, len(self.tasks))  # refused now rather than at the first step
+            _aggregator_of(knobs.aggregator, len(self.tasks))  # refused now rather than at the first step
         self.memory = nn.ModuleList(_Memory(task, start) for task in self.tasks)
         self.balance = _Balance(len(self.tasks), knobs.weighting, start.epoch)
         if knobs.aggregator == "gradvac":
@@ -204,13 +204,14 @@ class MultiTask(Method):
 
     def _aggregator(self, there: list[int]) -> Callable[[Tensor], Tensor]:
         """Of the gradients of the tasks that are there; what it remembers lies in a buffer."""
-        found = _aggregator(self.knobs.aggregator, len(there))
+        found = _aggregator_of(self.knobs.aggregator, len(there))
         if self.knobs.aggregator != "gradvac":
             return found
         pairs = (torch.tensor(there)[:, None], torch.tensor(there))
 
         def vaccinated(gradients: Tensor) -> Tensor:
-            # torchjd gives no public way to what GradVac remembers, and a checkpoint has to hold it.
+            # torchjd gives no public way to what GradVac remembers, and a checkpoint has to hold it; pyproject.toml
+            # keeps to the versions whose names these are.
             memory = found.gramian_weighting
             memory._phi_t = self.wanted_cosine[pairs].to("cpu", gradients.dtype)
             memory._state_key = (len(there), gradients.dtype)
@@ -491,7 +492,7 @@ def _quietly(aggregator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
     return aggregate
 
 
-def _aggregator(name: str, tasks: int) -> Callable[[Tensor], Tensor]:
+def _aggregator_of(name: str, tasks: int) -> Callable[[Tensor], Tensor]:
     """A new one a step: what it remembers is the method's to keep, for checkpoints. Raises UsageError.
 
     Some give a mean of the tasks' gradients, others a sum; here all are as long as sums, as the other weights' steps.

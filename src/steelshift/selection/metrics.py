@@ -65,9 +65,9 @@ def task_scores(
     """What `evaluate` prints of one task; truth (n,), or (n, K) of a multi-label one, -1 where there is none.
 
     Of a multi-label task accuracy is that of single decisions, the mean over its classes of the mean recall of having
-    and not having it stands for mean_class_accuracy, and recall and precision are of having it. Of an ordinal task also
-    mean_absolute_error, in classes. Raises nothing; what has no image is None, and where all images are of one class,
-    so are the means over classes: nothing was told apart.
+    and not having it, where images of both kinds are there, stands for mean_class_accuracy, and recall and precision
+    are of having it. Of an ordinal task also mean_absolute_error, in classes. Raises nothing; what has no image is
+    None, and where all images are of one class, so are the means over classes: nothing was told apart.
     """
     if kind != "multi-label":
         found = scores(truth, logits.argmax(1), names, negative)
@@ -87,7 +87,7 @@ def task_scores(
             "recall": both / there if there else None,
             "precision": both / called if called else None,
         }
-        if len(true):
+        if 0 < there < len(true):  # of a class that all images have, or none, nothing was told apart
             means.append(mean_class_accuracy(true, said))
         if there:
             f1.append(2 * both / (there + called))
