@@ -15,9 +15,10 @@ A suite (YAML) names:
     minority: {task: class} whose recall and F1 are reported, and the mean recall of the task's other classes
     tests: name: {column: value or values} of the tested images; by default all of them
     setups: name: {options: of `fit`, groups: together (default), alone, physical, affinity or random, labels: images
-        that are given (default all), target: {column: value or values} of the second line's images that are given
-        without labels (default none), analyse: name of an earlier setup to analyse against, or true, against: setup
-        that interference is counted against (default the first of as many labels whose tasks are alone)}
+        that are given (default all; of fewer than 30 all but two train), target: {column: value or values} of the
+        second line's images that are given without labels (default none), analyse: name of an earlier setup to analyse
+        against, or true, against: setup that interference is counted against (default the first of as many labels
+        whose tasks are alone)}
 
 OUT/rows.csv gets a row a setup, seed, task and test; OUT/analysis.csv one a network that is analysed. What is there is
 not measured again, so an interrupted measurement continues with the same command. --seeds measures the first few seeds
@@ -51,6 +52,7 @@ from steelshift.tasking import evaluate_tasks
 from steelshift.training.config import Config, from_mapping
 
 FIXED = {"oracle": False, "equal_numbers": False, "save_every": 10000, "candidates": 1, "select": "last"}
+FEW = 30
 BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps",
         "minority_f1", "others")  # fmt: skip
@@ -85,7 +87,11 @@ class Suite:
         with (self.lines / f"{which}.csv").open(encoding="utf-8", newline="") as file:
             found = [row for row in csv.DictReader(file) if all(row[key] in values for key, values in wanted.items())]
         path = self.lines / f"{which}-{limit or 'all'}-{'-'.join(map(' '.join, wanted.values()))}.csv"
-        write_text(path, "".join([line(list(found[0])), *(line(list(row.values())) for row in found[:limit])]))
+        given = found[:limit]
+        if limit is not None and limit < FEW:  # as ratios would leave parts empty
+            parts = ["train"] * (limit - 2) + ["val", "test"]
+            given = [row | {"split": part} for row, part in zip(given, parts, strict=True)]
+        write_text(path, "".join([line(list(given[0])), *(line(list(row.values())) for row in given)]))
         return path
 
     def declared(self, names: list[str]) -> Path:

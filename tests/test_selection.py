@@ -107,6 +107,8 @@ def test_wilson_intervals(count, total):
         ("information_maximization", [0.9, 0.1], [-3.0, 5.0], 0),
         ("information_maximization", [0.9, 0.9], [math.nan, -5.0], 1),
         ("information_maximization", [0.1, 0.9, 0.9], [7.0, math.nan, math.nan], 1),
+        ("information_maximization", [None, None, None], [1.0, 7.0, 0.0], 1),
+        ("source_validation", [None, None, None], [1.0, 7.0, 0.0], 2),
     ],
 )
 def test_the_rule_chooses(rule, source, information, chosen):

@@ -303,3 +303,34 @@ def test_tasks_without_labels_are_refused(lines: Path, tmp_path: Path) -> None:
     declared = write(tmp_path / "tasks.yaml", TASKS.replace("data: target", "data: elsewhere").encode())
     with pytest.raises(DataError, match="elsewhere"):
         read_lines(config_of(lines, tmp_path / "run", declared))
+
+
+def test_held_out_images_of_one_class_tell_nothing_and_stop_nothing(
+    lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Nothing was told apart: what is printed, chosen and drawn does without the figure."""
+    for line in ("source", "target"):
+        records = [["path", "label", "split"]]
+        for path in sorted((lines / line).rglob("*.png")):
+            kind, number = path.parent.name, len(records)
+            scratched = kind == "scratches"
+            part = ("train", "val", "test")[number % 3] if scratched else "train"
+            records.append([str(path), kind if scratched or line == "source" else "", part])
+        with (tmp_path / f"{line}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(records)
+    declared = write(tmp_path / "tasks.yaml", b"type: {classes: [scratches, qualified, patches]}")
+    run = tmp_path / "run"
+    options = ["--tasks", str(declared)]
+    options += ["--source", str(tmp_path / "source.csv"), "--target", str(tmp_path / "target.csv")]
+    options += ["--size", "64", "--batch", "8", "--steps", "4", "--pretrain-steps", "2", "--candidates", "2"]
+    assert main(["fit", *options, "--out", str(run), "--select", "source_validation", "--no-oracle"]) == 0
+    told = capsys.readouterr().out
+    assert "how well it does is not known" in told and "what adaptation did is not known" in told
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert report["candidates"]["source_validation"] == [None, None] and report["selected_step"] == 4  # the last
+    assert report["source"]["mean"] is None and report["target"]["selected"]["mean"] is None
+    assert "is not known" in (run / "report.html").read_text(encoding="utf-8")
+    assert main(["evaluate", str(run), "--data", str(tmp_path / "target.csv")]) == 0
+    assert "mean class accuracy -" in capsys.readouterr().out
+    assert main(["tasks", "analyse", str(run)]) == 0
+    assert "steps to 0.8: not known" in capsys.readouterr().out

@@ -44,6 +44,7 @@ from steelshift.tasking import (
     look_at_tasks,
     rule_of,
     target_task_labels,
+    verdict_of_tasks,
 )
 from steelshift.training.config import Config, resolve, to_mapping
 from steelshift.training.precision import Fast, describe, without_denormals
@@ -137,10 +138,7 @@ def _fit_tasks(config: Config, fast: Fast, lines: Lines, began: float) -> dict[s
     report["selection"] = rule_of(config, lines)
     report["selected_step"] = candidates.steps[chosen]
     report["candidates"] = {"step": candidates.steps, **candidates.scores}
-    on_source = report["source"]
-    report["verdict"] = say(
-        "tasks_verdict", count=len(lines.tasks), mean=on_source["mean"], judged=len(on_source["tasks"])
-    )
+    report["verdict"] = verdict_of_tasks(report["source"], len(lines.tasks))
 
     # Everything is chosen and written: now labels of the target line may be opened.
     labels = target_task_labels(config, lines)

@@ -629,8 +629,9 @@ def tasks_analyse(
     for about, key in (("distance of tasks", "task_distance"), ("probe of tasks", "task_probe")):
         if found[key] is not None:
             print(f"{about}: {found[key]:.3f}")
-    reached = found["convergence"]["steps"]
-    print(f"steps to {score}: {'never' if reached is None else format(reached, '.0f')}")
+    reached, last = found["convergence"]["steps"], found["convergence"]["last"]
+    without = "not known" if last is None else "never"
+    print(f"steps to {score}: {without if reached is None else format(reached, '.0f')}")
     print("roughness: " + ", ".join(f"{name} {value:.3f}" for name, value in found["roughness"].items()))
     print(run / FOLDER)
 
@@ -697,7 +698,8 @@ def _summary(report: dict[str, Any], run: Path) -> str:
         lines = [_task_line(name, scores) for name, scores in report["source"]["tasks"].items()]
         for name, scores in report.get("target", {}).get("selected", {"tasks": {}})["tasks"].items():
             before = report["target"]["source_only"]["tasks"][name]["mean_class_accuracy"]
-            lines.append(_task_line(name, scores, f"target ({before:.3f} from the source alone)"))
+            alone = "-" if before is None else f"{before:.3f}"
+            lines.append(_task_line(name, scores, f"target ({alone} from the source alone)"))
         lines += [report["verdict"], *([report["target"]["sentence"]] if "target" in report else [])]
         return "\n".join([*lines, f"report: {run / 'report.html'}   inspector: {run / 'inspector'}"])
     lines = []

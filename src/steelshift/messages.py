@@ -222,9 +222,19 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{task}：{p:.3f} 低于阈值 {threshold:.3f}；请人工查看",
     ),
     "tasks_verdict": (
-        "One network for {count} tasks: mean class accuracy {mean:.3f} on held-out source images, over the {judged} "
-        "that have labels there.",
-        "一个网络承担 {count} 个任务：在保留的源图像上，其中有标签的 {judged} 个任务的平均类别准确率为 {mean:.3f}。",
+        "One network for {count} tasks: mean class accuracy {mean:.3f} on held-out source images, over the {judged} of "
+        "which two classes are there.",
+        "一个网络承担 {count} 个任务：在保留的源图像上，其中出现至少两个类别的 {judged} 个任务的平均类别准确率为 "
+        "{mean:.3f}。",
+    ),
+    "tasks_untold": (
+        "One network for {count} tasks. Held-out source images show no two classes of any, so how well it does is not "
+        "known; label more.",
+        "一个网络承担 {count} 个任务。保留的源图像中没有任何任务出现两个类别，因此效果未知；请标注更多图像。",
+    ),
+    "tasks_untold_target": (
+        "Labelled target test images show no two classes of any task, so what adaptation did is not known; label more.",
+        "带标签的目标测试图像中没有任何任务出现两个类别，因此自适应的效果未知；请标注更多图像。",
     ),
     "estimate_one_task": (
         "{path} keeps nothing to estimate from: an estimate is of one task. Judge it with evaluate on labelled images.",

@@ -152,8 +152,18 @@ def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: In
         found[name] = scores_by_task(lines.tasks, {key: values[rows] for key, values in labels.items()}, logits)
     labelled = int(np.any([known(values)[rows] for values in labels.values()], axis=0).sum())
     found["labelled"] = labelled
-    found["sentence"] = verdict(config.method, found["source_only"]["mean"], found["selected"]["mean"], labelled)
+    before, after = (found[name]["mean"] for name in ("source_only", "selected"))
+    told = after is not None  # both are None, or neither: the labels are the same
+    found["sentence"] = verdict(config.method, before, after, labelled) if told else say("tasks_untold_target")
     return found
+
+
+def verdict_of_tasks(scores: dict[str, Any], count: int) -> str:
+    """One sentence on how well so many tasks are done on held-out source images, of what `scores_by_task` gives."""
+    judged = sum(each["mean_class_accuracy"] is not None for each in scores["tasks"].values())
+    if not judged:
+        return say("tasks_untold", count=count)
+    return say("tasks_verdict", count=count, mean=scores["mean"], judged=judged)
 
 
 def scores_by_task(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits: np.ndarray) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def flat_map(features: np.ndarray, seed: int) -> np.ndarray:
     return tsne.fit_transform(features)
 
 
-def steps_to(score: float, steps: Sequence[int], scores: Sequence[float]) -> float | None:
-    """When a score was first reached, between two judged steps by the straight line; None if never."""
+def steps_to(score: float, steps: Sequence[int], scores: Sequence[float | None]) -> float | None:
+    """When a score was first reached, between two judged steps by the straight line; None if never, or not known."""
+    if None in scores:
+        return None
     if scores[0] >= score:
         return float(steps[0])
     for number in range(1, len(scores)):

@@ -84,15 +84,16 @@ def choose(
     nothing. Every other rule takes the best among checkpoints that have not COLLAPSED (largest_share, baseline_share:
     part of the target images that gets the most frequent answer from each checkpoint, and from the baseline), and that
     keep SOURCE_FLOOR of the best source accuracy among those. Where the baseline or every checkpoint has collapsed, a
-    collapse is no reason.
+    collapse is no reason; where source accuracy is not known (None), it is none, and no rule.
     """
-    on_source = np.asarray(scores["source_validation"])
-    if rule == "last":
+    on_source = np.asarray(scores["source_validation"], dtype=np.float64)
+    unknown = np.isnan(on_source).all()
+    if rule == "last" or (rule == "source_validation" and unknown):
         return len(on_source) - 1
     spread = np.asarray(largest_share) < COLLAPSED
     if baseline_share >= COLLAPSED or not spread.any():
         spread[:] = True
-    allowed = spread & (on_source >= SOURCE_FLOOR * on_source[spread].max())
+    allowed = spread if unknown else spread & (on_source >= SOURCE_FLOOR * on_source[spread].max())
     values = np.nan_to_num(np.asarray(scores[rule], dtype=np.float64), nan=-1e300)
     return int(np.where(allowed, values, -np.inf).argmax())
 
