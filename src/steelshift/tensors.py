@@ -1,7 +1,7 @@
 """Tensors written as safetensors, one after the other: nothing of them is held twice.
 
 `safetensors.torch.save` makes two copies of all of them, and `save_file` renames a file of its own that was not synced
-and that nobody else may read. They are read with `safetensors.torch.load_file`.
+and that nobody else may read.
 
 The format: 8 bytes, the length of the header, its lowest byte first; the header, JSON, with spaces up to a multiple of
 8; the values without a gap (https://huggingface.co/docs/safetensors).

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steelshift.data.decode import Unreadable, decode, picture_of
@@ -213,7 +213,8 @@ def load(folder: Path) -> Inspector:
         if record["schema"] != SCHEMA:
             raise ArtifactRefused("inspector_schema", path=folder, found=record["schema"], known=SCHEMA)
         inspector = Inspector(Specification.of(record))
-        inspector.load_weights(load_file(folder / "model.safetensors"))
+        # Not mapped: whoever copies other weights over the file meanwhile would end the process.
+        inspector.load_weights(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         _check_golden(inspector, folder)
         inspector.reference = reference.load(folder, inspector.encoder.width, len(record["classes"]))
         inspector.identity = identity(folder)
