@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from builders import damage
 from lines import tiny_config
+from steelshift import cli
 from steelshift.adapt import fit
 from steelshift.cli import main
 
@@ -359,3 +360,14 @@ def test_waiting_threads_sleep_unless_the_user_says_how_they_wait(monkeypatch, c
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     main(["--version"])
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_who_stops_a_command_is_told_how_to_go_on(monkeypatch, capsys):
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name, resumes in (("bench", True), ("evaluate", False)):
+        monkeypatch.setitem(cli.COMMANDS, name, stopped)
+        monkeypatch.setattr(cli.tyro, "cli", lambda command, **_: command())
+        assert cli.main([name]) == 130
+        assert ("--resume" in capsys.readouterr().err) is resumes

@@ -22,11 +22,14 @@ from steelshift.data.decode import decode
 from steelshift.data.table import list_places
 from steelshift.errors import ArtifactRefused, RunFailed, UsageError
 from steelshift.files import write_json
-from steelshift.inspection import exported, inspector
+from steelshift.inspection import exported, inspector, quantize
+from steelshift.inspection.graph import to_onnx
 from steelshift.inspection.inspector import Inspector
 from steelshift.inspection.parity import Parity, compare, worst
-from steelshift.inspection.specification import Specification, score_each
+from steelshift.inspection.runtimes import PIXELS, PROBABILITIES
+from steelshift.inspection.specification import Head, Specification, score_each
 from steelshift.inspection.sums import write_sums
+from steelshift.nn.sharing import SCHEDULE
 
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
     pytest.importorskip(package, reason="the extra `export` is not installed")
@@ -483,3 +486,31 @@ def test_int8_may_lose_a_point_and_no_more() -> None:
         found = expected.copy()
         found[:wrong] = found[:wrong, [1, 2, 0]]
         assert compare(expected, found, truth).passes("int8") is right
+
+
+@pytest.mark.parametrize("sharing", ["progressive", "cross_stitch"])
+def test_networks_of_several_tasks_have_int8_graphs(sharing: str) -> None:
+    """Weights that a graph cuts in pieces as it runs cannot be quantized."""
+    torch.manual_seed(0)
+    heads = (Head("a", "single-label", ("x", "y", "z")), Head("b", "multi-label", ("u", "v")))
+    ratios = SCHEDULE if sharing == "progressive" else ()
+    specification = Specification("alexnet", "conv_bottleneck", 64, (), heads=heads, sharing=sharing, ratios=ratios)
+    network = Inspector(specification).eval()
+    images = [np.random.default_rng(seed).integers(0, 256, (64, 64, 1), dtype=np.uint8) for seed in range(4)]
+    graph, _ = to_onnx(network)
+    small = quantize.to_int8(graph, images)
+    scales = [node for node in small.graph.node if node.op_type == "DequantizeLinear"]
+    assert len(scales) > 10
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = np.concatenate([session.run([PROBABILITIES], {PIXELS: image[None]})[0] for image in images])
+    assert np.abs(found - network.score([np.stack(images)])).max() < 0.1
+
+
+def test_what_cannot_be_written_in_int8_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no(*_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'data_type'")
+
+    monkeypatch.setattr(quantize, "to_int8", no)
+    with pytest.raises(RunFailed, match=r"in int8 \('NoneType' object.*Leave int8 out of --precision"):
+        exporting._int8(None, [])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torchjd import aggregation
 
@@ -400,3 +401,16 @@ def test_what_is_remembered_lies_in_the_state(knobs):
     for _ in walk(resumed, 2, first=2):
         pass
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[1] / "suites" / "tasks").glob("*.yaml")),
+    ids=lambda path: path.stem,
+)
+def test_the_method_takes_every_setup_of_the_suites(path):
+    """A setup that is refused ends a measurement after hours."""
+    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, setup in said.get("setups", {}).items():
+        options = said.get("settings", {}) | (setup or {}).get("options", {})
+        assert build(options.get("sharing", "progressive"), **options.get("knobs", {})).tasks == TASKS, name

@@ -233,14 +233,32 @@ def test_steps_to_a_score():
     assert steps_to(0.9, [0, 100], [0.2, 0.6]) is None
 
 
-def test_roughness_is_what_a_bowl_leaves_and_free_of_scale():
-    axis = np.linspace(-1, 1, 9)
-    bowl = 3 + axis[:, None] + 2 * axis[:, None] * axis[None, :] + 5 * axis[None, :] ** 2
-    assert roughness(bowl) == pytest.approx(0, abs=1e-12) and roughness(np.full((5, 5), 7.0)) == 0
-    bumps = np.random.default_rng(0).standard_normal((9, 9))
-    assert roughness(bumps) > 0.7
-    grades = [roughness(bowl + share * bumps) for share in (0.1, 0.5, 2.0)]
-    assert grades == sorted(grades) and roughness(1e6 * (bowl + bumps)) == pytest.approx(roughness(bowl + bumps))
+def test_valleys_of_every_shape_are_smooth_and_ripples_rough():
+    axis = np.linspace(-1, 1, 11)
+    x, y = axis[:, None], axis[None, :]
+    square = x**2 + y**2
+    valleys = {
+        "bowl": 3 + x + 2 * x * y + 5 * y**2,
+        "flat then steep": 0.1 + square**3,
+        "very steep": np.exp(6 * square),
+        "flat outside": 1.1 - np.exp(-4 * square),
+        "kinked": 0.1 + np.abs(x - 0.3) + np.abs(y),
+        "slope": np.exp(x + 2 * y),
+    }
+    for name, surface in valleys.items():
+        assert roughness(surface) == pytest.approx(0, abs=1e-12), name
+    assert roughness(np.full((5, 5), 7.0)) == 0
+    bowl, bumps = 0.5 + square, np.random.default_rng(0).random((11, 11))
+    grades = [roughness(bowl + share * bumps) for share in (0, 0.1, 0.5, 2.0)]
+    assert grades == sorted(grades) and grades[0] < 1e-12 and grades[1] > 1e-4 and 0.4 < grades[3] < 1
+    assert roughness(bowl + 0.4 * np.sin(12 * x) * np.sin(12 * y)) > 0.1
+    assert roughness(1e6 * (bowl + bumps)) == pytest.approx(roughness(bowl + bumps))
+    assert roughness((bowl + bumps).T) == pytest.approx(roughness(bowl + bumps))
+
+
+def test_roughness_of_a_row_by_hand():
+    """Two halvings, a doubling, a halving, a doubling: of the five, two are too many."""
+    assert roughness(np.tile([4.0, 1, 2, 1, 2], (5, 1))) == pytest.approx(2 / 5)
 
 
 def test_loss_surface_of_a_quadratic_is_a_bowl_around_the_parameters():
@@ -251,7 +269,7 @@ def test_loss_surface_of_a_quadratic_is_a_bowl_around_the_parameters():
         return (parameters["weight"] - weight).square().sum()
 
     surface = loss_surface(loss, {"weight": weight, "bias": bias}, torch.Generator().manual_seed(0), points=5)
-    assert surface.shape == (5, 5) and surface[2, 2] == 0 and roughness(surface) < 1e-9
+    assert surface.shape == (5, 5) and surface[2, 2] == 0 and roughness(surface + 1) < 1e-9
     # A direction is as long as the parameters, filter by filter.
     assert surface[4, 2] == pytest.approx(float(weight.square().sum()), rel=1e-5)
     again = loss_surface(loss, {"weight": weight, "bias": bias}, torch.Generator().manual_seed(0), points=5)

@@ -678,7 +678,7 @@ def main(arguments: list[str] | None = None) -> int:
         note(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        note(say("stopped"))
+        note(say("stopped" if name in ("fit", "bench") else "stopped_anew"))
         return 130
     except BrokenPipeError:
         sys.stdout = None  # who reads the results has left; nothing more to say to them

@@ -195,7 +195,11 @@ def _graph_of(inspector: Inspector) -> tuple[Any, Any]:
 def _int8(model: Any, samples: list[np.ndarray]) -> Any:
     from steelshift.inspection.quantize import to_int8
 
-    return to_int8(model, samples)
+    try:
+        return to_int8(model, samples)
+    except Exception as error:  # a compiler of any network, as in `to_onnx`
+        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise RunFailed("no_int8", why=why) from error
 
 
 def _describe(model: Any, inspector: Inspector, run: Path) -> Any:

@@ -106,8 +106,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "无法读取任务文件 {path}（{why}）。请写成从任务名到 kind 和 classes 的 YAML 映射。",
     ),
     "task_malformed": (
-        "The task {task} in {path} is not declared rightly: {why}. Correct it; README shows an example.",
-        "{path} 中的任务 {task} 声明有误：{why}。请改正；README 中有示例。",
+        "The task {task} in {path} is not declared rightly: {why}. Correct it; examples/tasks.yaml shows how.",
+        "{path} 中的任务 {task} 声明有误：{why}。请改正；示例见 examples/tasks.yaml。",
     ),
     "task_no_data": (
         "The task {task} has its labels in {name}, but no path of {places} ends so. Name that place, or correct it.",
@@ -222,13 +222,13 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{task}：{p:.3f} 低于阈值 {threshold:.3f}；请人工查看",
     ),
     "tasks_verdict": (
-        "One network for {count} tasks: mean class accuracy {mean:.3f} on held-out source images, over the {judged} of "
+        "Tasks in one network: {count}. Mean class accuracy {mean:.3f} on held-out source images, over the {judged} of "
         "which two classes are there.",
         "一个网络承担 {count} 个任务：在保留的源图像上，其中出现至少两个类别的 {judged} 个任务的平均类别准确率为 "
         "{mean:.3f}。",
     ),
     "tasks_untold": (
-        "One network for {count} tasks. Held-out source images show no two classes of any, so how well it does is not "
+        "Tasks in one network: {count}. Held-out source images show no two classes of any, so how well it does is not "
         "known; label more.",
         "一个网络承担 {count} 个任务。保留的源图像中没有任何任务出现两个类别，因此效果未知；请标注更多图像。",
     ),
@@ -492,6 +492,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The encoder {encoder} cannot be written as a graph ({why}). Train with another encoder.",
         "编码器 {encoder} 无法写成计算图（{why}）。请换一个编码器训练。",
     ),
+    "no_int8": (
+        "This network cannot be written in int8 ({why}). Leave int8 out of --precision.",
+        "该网络无法写成 int8（{why}）。请在 --precision 中去掉 int8。",
+    ),
     "few_to_verify": (
         "Comparing on {n} images; rare differences show only on {enough} or more. Name a folder with --verify.",
         "仅在 {n} 张图像上比较；罕见的差异需 {enough} 张以上才会显现。请用 --verify 给出文件夹。",
@@ -704,6 +708,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "some_test_images": (
         "Only {found} of the {wanted} test images of {run} were found.",
         "{run} 的 {wanted} 张测试图像中只找到 {found} 张。",
+    ),
+    "stopped_anew": (
+        "Stopped. Run the same command again; what it wrote before this is whole.",
+        "已停止。请重新运行同一命令；此前写出的内容是完整的。",
     ),
     "stopped": (
         "Stopped. What was finished is kept; continue with the same command and --resume.",

@@ -104,16 +104,15 @@ def _like_filters(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def roughness(surface: np.ndarray) -> float:
-    """Share of a loss surface's variance that the best bowl (quadratic) does not explain: 0 smooth, 1 rough.
+    """Share of a loss surface's ups and downs that one valley a line does not need: 0 smooth, towards 1 rough.
 
-    surface: (n, n), n at least 3. Free of scale, so losses with other units compare. A flat surface has 0.
+    surface: (n, n), positive, n at least 3. Along every row and column the way down to the lowest point and up again is
+    taken off all the ways up and down, both of the logarithm of the loss: however steep or flat a valley is, it has 0,
+    and the unit of the loss does not matter. A flat surface has 0.
     """
-    axis = np.linspace(-1, 1, len(surface))
-    a, b = (each.ravel() for each in np.meshgrid(axis, axis, indexing="ij"))
-    bowl = np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=1)
-    values = np.asarray(surface, dtype=float).ravel()
-    spread = np.square(values - values.mean()).sum()
-    if spread <= 1e-24 * max(1.0, np.square(values).sum()):
-        return 0.0
-    rest = values - bowl @ np.linalg.lstsq(bowl, values, rcond=None)[0]
-    return float(np.square(rest).sum() / spread)
+    values = np.log(np.maximum(np.asarray(surface, dtype=float), 1e-12))
+    ways, needed = 0.0, 0.0
+    for lines in (values, values.T):
+        ways += np.abs(np.diff(lines, axis=1)).sum()
+        needed += (lines[:, 0] + lines[:, -1] - 2 * lines.min(1)).sum()
+    return float(1 - needed / ways) if ways > 1e-12 * values.size else 0.0

@@ -123,10 +123,11 @@ class GroupedConvolution(nn.Conv2d):
     """A convolution a task, on channels that lie side by side.
 
     Where they are many, one after the other: the library's own grouped convolution takes up to 1.5 times as long there.
+    An exported graph keeps to that one: a weight that is cut in pieces there cannot be quantized.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        if self.in_channels < WIDE * self.groups:
+        if self.in_channels < WIDE * self.groups or torch.compiler.is_compiling():
             return super().forward(maps)
         form = (self.stride, self.padding, self.dilation)
         biases = [None] * self.groups if self.bias is None else self.bias.chunk(self.groups)

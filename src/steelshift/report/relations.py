@@ -74,7 +74,7 @@ def draw_maps(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence
 
 
 def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float], about: str) -> bytes:
-    """Loss surfaces (n, n) side by side as level lines, each on its own scale, with their roughness."""
+    """Loss surfaces (n, n) side by side as level lines, as many points between any two, with their roughness."""
     from matplotlib.figure import Figure
 
     with lettered("".join([*surfaces, about])):
@@ -82,7 +82,9 @@ def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float]
         for number, (name, surface) in enumerate(surfaces.items(), start=1):
             axes = figure.add_subplot(1, len(surfaces), number, xticks=[], yticks=[], aspect="equal")
             low, high = float(surface.min()), float(surface.max())
-            levels = np.linspace(low, high if high > low else low + 1, 16)
+            # As many points between any two lines: by the loss itself a steep rim leaves the rest in one colour.
+            levels = np.unique(np.quantile(surface, np.linspace(0, 1, 16)))
+            levels = levels if len(levels) > 1 else np.array([low, low + 1])
             axis = np.linspace(-1, 1, len(surface))
             axes.contourf(axis, axis, surface, levels=levels, cmap="cividis")
             axes.contour(axis, axis, surface, levels=levels, colors="white", linewidths=0.5)
