@@ -115,4 +115,4 @@ def roughness(surface: np.ndarray) -> float:
     for lines in (values, values.T):
         ways += np.abs(np.diff(lines, axis=1)).sum()
         needed += (lines[:, 0] + lines[:, -1] - 2 * lines.min(1)).sum()
-    return float(1 - needed / ways) if ways > 1e-12 * values.size else 0.0
+    return max(0.0, float(1 - needed / ways)) if ways > 1e-12 * values.size else 0.0

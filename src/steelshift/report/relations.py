@@ -75,6 +75,7 @@ def draw_maps(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence
 
 def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float], about: str) -> bytes:
     """Loss surfaces (n, n) side by side as level lines, as many points between any two, with their roughness."""
+    from matplotlib.colors import BoundaryNorm
     from matplotlib.figure import Figure
 
     with lettered("".join([*surfaces, about])):
@@ -82,11 +83,11 @@ def draw_surfaces(surfaces: Mapping[str, np.ndarray], rough: Mapping[str, float]
         for number, (name, surface) in enumerate(surfaces.items(), start=1):
             axes = figure.add_subplot(1, len(surfaces), number, xticks=[], yticks=[], aspect="equal")
             low, high = float(surface.min()), float(surface.max())
-            # As many points between any two lines: by the loss itself a steep rim leaves the rest in one colour.
+            # As many points between any two lines, and a shade each: by the loss itself a steep rim leaves one colour.
             levels = np.unique(np.quantile(surface, np.linspace(0, 1, 16)))
             levels = levels if len(levels) > 1 else np.array([low, low + 1])
             axis = np.linspace(-1, 1, len(surface))
-            axes.contourf(axis, axis, surface, levels=levels, cmap="cividis")
+            axes.contourf(axis, axis, surface, levels=levels, cmap="cividis", norm=BoundaryNorm(levels, 256))
             axes.contour(axis, axis, surface, levels=levels, colors="white", linewidths=0.5)
             axes.plot([0], [0], marker="+", color="white", markersize=11, markeredgewidth=2)
             title = f"{name}\nroughness {rough[name]:.3f}, loss {low:.3g} to {high:.3g}"
