@@ -79,6 +79,11 @@ def test_files_of_an_earlier_grouping_do_not_stay_beside_the_new_ones(place, tmp
             f"groups-{number}.yaml" for number in range(1, count + 1)
         ]
     assert own.read_text(encoding="utf-8") == "mine"  # no grouping wrote it
+    out.write_text(yaml.safe_dump({"by": "random", "compared": {}, "groups": [["a"], ["b"], ["c"], ["d"]]}))
+    kept = {name: TASKS[name] for name in ("缺陷 type", "extent")}
+    given = tmp_path / "groups-4.yaml"
+    given.write_text(yaml.safe_dump(kept, allow_unicode=True), encoding="utf-8")
+    assert group(place, out, tasks=given) == 2 and given.exists()  # it would be taken away
     for content in ("groups: [[a], [b]]", "[", "groups"):  # nor this
         (tmp_path / "groups-2.yaml").write_text("mine", encoding="utf-8")
         out.write_text(content, encoding="utf-8")

@@ -62,7 +62,8 @@ def group(
         raise UsageError("groups_not_yaml", path=out)
     keep_inputs(out, [tasks_file, *places])
     tasks, declared = load_tasks(tasks_file), read_words(tasks_file)
-    for number in range(len(tasks)):
+    earlier = _groups_in(out)
+    for number in range(max(len(tasks), earlier)):  # written, or taken away
         keep_inputs(group_file(out, number), [tasks_file, *places])
     if len(tasks) < 2:
         raise UsageError("groups_of_one", path=tasks_file)
@@ -99,7 +100,6 @@ def group(
     }  # fmt: skip
     about = f"{_SAID[measure]}; frames: {by}"
     write_bytes(out.with_suffix(".svg"), draw_relatedness(names, values, groupings[by], about))
-    earlier = _groups_in(out)
     write_text(out, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     for number in range(len(record["groups"]), earlier):  # of a grouping that this one takes the place of
         group_file(out, number).unlink(missing_ok=True)
