@@ -47,12 +47,14 @@ from steelshift.data.synthetic import write_lines
 from steelshift.files import append_text, write_text
 from steelshift.grouping import group
 from steelshift.multitask.conflict import interference, margins
+from steelshift.multitask.groups import within
 from steelshift.multitask.separation import steps_to
 from steelshift.tasking import evaluate_tasks
 from steelshift.training.config import Config, from_mapping
 
 FIXED = {"oracle": False, "equal_numbers": False, "save_every": 10000, "candidates": 1, "select": "last"}
 FEW = 30
+"""Labelled images from which ratios leave no part of a line empty."""
 BOXED = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 ROWS = ("setup", "seed", "labels", "task", "test", "n", "mean_class_accuracy", "macro_f1", "minority", "steps",
         "minority_f1", "others")  # fmt: skip
@@ -211,7 +213,7 @@ def of_minority(per_class: dict[str, dict[str, Any]], name: str | None) -> dict[
 def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
     found = analyse(run, other, 0.8, seed)
     meeting, against = found["conflict"] or {}, found.get("against", {})
-    by_task = found["separability"].values()
+    by_task, maps = found["separability"].values(), found["relatedness"].get("maps")
     return {
         "conflict_rate": meeting.get("rate"),
         "difference": meeting.get("difference"),
@@ -221,17 +223,11 @@ def look(run: Path, other: Path | None, seed: int) -> dict[str, Any]:
         **{key: np.mean([each[key] for each in by_task]) for key in ("linear_probe", "cluster_distance")},
         "task_distance": found["task_distance"],
         "within maps": found["groups"]["physical"]["within"].get("maps"),  # of tasks of one nature
-        "maps": _between(found["relatedness"].get("maps")),  # of all tasks that share the network
+        "maps": maps and within(np.array(maps, float), (range(len(maps)),)),  # of all that share the network
         "tasks": " ".join(found["tasks"]),
         **{f"rough {name}": value for name, value in found["roughness"].items()},
         "task_probe": found["task_probe"],
     }
-
-
-def _between(values: list[list[float | None]] | None) -> float | None:
-    """Mean relatedness of different tasks, where it is known."""
-    known = [each for row, found in enumerate(values or []) for each in found[:row] if each is not None]
-    return round(float(np.mean(known)), 6) if known else None
 
 
 def table(suite: Suite, rows: list[dict[str, str]]) -> str:

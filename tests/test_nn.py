@@ -12,11 +12,12 @@ from torch import nn
 from builders import tiny_encoder
 from steelshift.errors import UsageError
 from steelshift.light import FAINT, WINDOWS
-from steelshift.nn.convolution import GreyStem, NarrowConvolution, plainly
+from steelshift.nn.convolution import GreyStem, GroupedConvolution, NarrowConvolution, plainly
 from steelshift.nn.encoders import build_encoder, even_light, last_convolution, light_window
 from steelshift.nn.heads import discriminator, task_classifier
 from steelshift.nn.normalization import LineBatchNorm, arrange, encode_both, settle, use_line
 from steelshift.nn.reversal import reverse
+from steelshift.nn.sharing import SCHEDULE, sharing_of
 
 
 def images(count=4, size=64, seed=0):
@@ -382,12 +383,14 @@ def test_reversal_is_the_identity_with_the_gradient_negated(strength, dtype):
         assert torch.allclose(features.grad, -torch.tensor(strength, dtype=dtype) * slope)
 
 
-def test_plain_convolutions_say_the_same():
-    quick = build_encoder("alexnet", 64).eval()
+@pytest.mark.parametrize("sharing", [None, sharing_of("progressive", SCHEDULE, 3), sharing_of("cross_stitch", (), 3)])
+def test_plain_convolutions_say_the_same(sharing):
+    torch.manual_seed(0)
+    quick = build_encoder("alexnet", 64, sharing=sharing).eval()
     images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     plain = copy.deepcopy(quick)
     plainly(plain)
-    assert not any(isinstance(module, GreyStem | NarrowConvolution) for module in plain.modules())
+    assert not any(isinstance(module, GreyStem | NarrowConvolution | GroupedConvolution) for module in plain.modules())
     assert plain.state_dict().keys() == quick.state_dict().keys()
     with torch.no_grad():
         assert torch.allclose(plain(images), quick(images), atol=1e-5)

@@ -6,13 +6,12 @@ import torchvision
 from torch import nn
 
 from steelshift.errors import UsageError
+from steelshift.nn.convolution import WIDE, GroupedConvolution
 from steelshift.nn.encoders import Encoder, build_encoder, last_convolution
 from steelshift.nn.heads import Heads, Ordinal
 from steelshift.nn.sharing import (
     SCHEDULE,
-    WIDE,
     CrossStitch,
-    GroupedConvolution,
     GroupedLinear,
     SharedLayer,
     SharedTrunk,

@@ -18,12 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.vgg import VGG
 
 from steelshift.errors import UsageError
+from steelshift.nn.convolution import GroupedConvolution
 
 Kind = Literal["progressive", "hard", "cross_stitch", "separate"]
 SCHEDULE = (0.95, 0.95, 0.95, 0.65, 0.65, 0.65, 0.0)
@@ -33,9 +33,6 @@ OWN = 0.9
 FASTER = 10.0
 """In what unit the mixing matrix is kept: steps of Adam are ten times as long in it, those of SGD a hundred times, as
 published. With the networks' own rate it would stay where it begins."""
-
-WIDE = 64
-"""Channels a task from which its convolution is computed by itself; benchmarks/multitask.py measures the whole."""
 
 
 class Width(NamedTuple):
@@ -117,22 +114,6 @@ class SharedLayer(nn.Module):
             return found
         found[:, self.after.shared :] += self.reads_private(values[:, shared:])
         return found
-
-
-class GroupedConvolution(nn.Conv2d):
-    """A convolution a task, on channels that lie side by side.
-
-    Where they are many, one after the other: the library's own grouped convolution takes up to 1.5 times as long there.
-    An exported graph keeps to that one: a weight that is cut in pieces there cannot be quantized.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        if self.in_channels < WIDE * self.groups or torch.compiler.is_compiling():
-            return super().forward(maps)
-        form = (self.stride, self.padding, self.dilation)
-        biases = [None] * self.groups if self.bias is None else self.bias.chunk(self.groups)
-        of_task = zip(maps.chunk(self.groups, 1), self.weight.chunk(self.groups), biases, strict=True)
-        return torch.cat([F.conv2d(own, weight, bias, *form) for own, weight, bias in of_task], 1)
 
 
 class GroupedLinear(nn.ModuleList):
