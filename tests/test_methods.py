@@ -87,7 +87,8 @@ def walk(method, steps, *, first=0, autocast=False, rate=0.02, count=8, labels=N
         if method.looks_at_target and step % 2 == 0:
             method.eval().look_at_target(batches(near, count)[1] for near in (step, step + 1))
             method.train()
-        updates = method.updates(source, target if method.sees_target else None, min(step / 20, 0.99))
+        seen = source if method.sees_source else None, target if method.sees_target else None
+        updates = method.updates(*seen, min(step / 20, 0.99))
         while True:
             with BF16.autocast() if autocast else nullcontext():
                 update = next(updates, None)
@@ -594,6 +595,13 @@ def test_tent_moves_scale_and_offset_of_normalization_alone():
     train(method, 3)
     moved = {key for key, value in parameters(method).items() if not torch.equal(value, before[key])}
     assert moved == {"shared_encoder.trunk.1.weight", "shared_encoder.trunk.1.bias"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_never_sees_a_line_says_so(name):
+    method_class = METHODS[name]
+    assert method_class.sees_source == (name not in SOURCE_FREE)
+    assert method_class.sees_target == (name not in ("source_only", "oracle"))
 
 
 def test_shot_labels_by_the_centroids_of_its_definition():

@@ -56,6 +56,13 @@ def test_cross_entropy_and_mean_square_are_those_of_torch():
     assert torch.allclose(losses.mean_square(LOGITS, MANY), wanted)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_has_a_slope_where_an_answer_is_as_sure_as_can_be(gamma):
+    logits = torch.tensor([[40.0, 0.0, 0.0], [0.0, 40.0, 0.0]], requires_grad=True)
+    losses.focal(decisions(logits, torch.tensor([0, 0])), gamma).backward()
+    assert logits.grad.isfinite().all() and logits.grad[1, 0] < 0
+
+
 def test_focal_is_that_of_torchvision():
     there = MANY >= 0
     wanted = sigmoid_focal_loss(LOGITS[there], MANY[there].float(), alpha=-1, gamma=2.0, reduction="mean")

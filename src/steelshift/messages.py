@@ -377,8 +377,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "--target-labels 不能与 domain-specific 归一化同用：带标注的目标图像会被当作源产线。",
     ),
     "method_ignores_labels": (
-        "{method} does not train on labels, so --target-labels would change nothing. Use another method, such as dann.",
-        "{method} 不用标注训练，--target-labels 不会有任何作用。请换用其他方法，例如 dann。",
+        "{method} cannot train on labelled target images. Leave --target-labels out, or use e.g. dann.",
+        "{method} 不能用带标注的目标图像训练。请去掉 --target-labels，或换用其他方法，例如 dann。",
     ),
     "few_left_out": (
         "{path}: {count} labels are of images that are not in the target line, or of unknown classes; left out.",

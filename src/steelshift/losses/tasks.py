@@ -88,8 +88,8 @@ def cross_entropy(found: Decisions) -> Tensor:
 
 def focal(found: Decisions, gamma: float = 2.0, alpha: float = 0.25, weights: Tensor | None = None) -> Tensor:
     """1/n sum_i w_i alpha (1 - p_i)^gamma (-log p_i). weights: w (n,), detached; ones by default."""
-    p = found.log_p.exp()
-    each = -alpha * (1 - p) ** gamma * found.log_p
+    doubt = (-torch.expm1(found.log_p)).clamp(min=1e-6)  # 1 - p; of 0 a root has no slope
+    each = -alpha * doubt**gamma * found.log_p
     return (each if weights is None else weights * each).mean()
 
 

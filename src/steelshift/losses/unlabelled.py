@@ -26,7 +26,9 @@ def information_maximization(logits: Tensor) -> Tensor:
 
 @exact
 def class_confusion(logits: Tensor, temperature: float) -> Tensor:
-    """Share of the answers' weight that pairs of different classes hold; 0 where every answer is sure.
+    """Mean over classes of the share of a class's weight that answers hold together with others.
+
+    0 where every answer is sure and every class is somebody's: a class that nobody is taken for counts as confused.
 
     Jin et al., Minimum Class Confusion, ECCV 2020: answers softened by the temperature; sure ones weigh more, by
     1 + exp(-H), brought to a mean of 1 and without a gradient.

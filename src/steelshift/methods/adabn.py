@@ -21,7 +21,7 @@ from steelshift.nn.normalization import LineBatchNorm, arrange, use_line
 
 
 class AdaBN(Method):
-    uses_labels = False
+    uses_labels = False  # labelled target images would enter the statistics of the source line
 
     @dataclass(frozen=True)
     class Knobs:

@@ -5,6 +5,8 @@
 
 The encoder of the source line and the classifier stay as they were trained (S1); the encoder of the target line begins
 as that one and learns to give features that D takes for the source line's. Nothing else holds it to the task.
+Therefore it moves far slower than D; the authors' move at one rate, their D has two hidden layers, and its features may
+grow.
 """
 
 import copy
@@ -25,7 +27,7 @@ from steelshift.nn.normalization import use_line
 class ADDA(Method):
     uses_labels = False
     encoder_rate = 0.02
-    momentum = 0.5  # the authors'; with 0.9 and five times the rate, features run away along what an untrained D says
+    momentum = 0.5  # the authors' with Adam; with 0.9 and five times the rate, features run away along an untrained D's
 
     @dataclass(frozen=True)
     class Knobs:

@@ -2,9 +2,9 @@
 
 L = L_task - 1/2 [E_s w log D(R(z_s x g_s)) + E_t w log(1 - D(R(z_t x g_t)))],  g = softmax C(z), no gradient
 
-z x g is the outer product of feature and class answer, or a random projection of it where that would be too wide. R
-reverses the gradient with strength `weight` times the ramp. CDAN+E: w = 1 + exp(-H(g)), brought to a mean of 1 on each
-line; w = 1 otherwise.
+z x g is the outer product of feature and class answer, or, by the knob `map`, a random projection of it: for
+encoders so wide that the product does not fit. R reverses the gradient with strength `weight` times the ramp. CDAN+E:
+w = 1 + exp(-H(g)), brought to a mean of 1 on each line; w = 1 otherwise. D has one hidden layer, the authors' has two.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,8 @@
 """Deep CORAL: Sun and Saenko, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, ECCV Workshops 2016.
 
 L = L_task + weight ramp(p) |C_s - C_t|_F^2 / (4 F^2),  C the covariance of F features over the batch
+
+The paper adapts class logits, with a constant weight; here these are the features, and the weight has a ramp.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 L = L_task + L_adapt(R(z)),  L_adapt = -1/2 [E_s log D_a(z_s) + E_t log(1 - D_a(z_t))]
 
 R reverses the gradient with strength `weight` times the ramp 2 / (1 + exp(-10 p)) - 1. Where the target line's classes
-are fewer or more than the source's, images are weighed as in class_sets.py.
+are fewer or more than the source's, images are weighed as in class_sets.py. D_a has one hidden layer, as the patent's.
 """
 
 from collections.abc import Iterator

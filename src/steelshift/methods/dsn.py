@@ -3,8 +3,12 @@
 L = L_task + L_similarity + beta L_difference + alpha L_reconstruction
 
     L_similarity      DANN's loss; its gradient to the shared features z_c is reversed, gamma times the ramp strong
-    L_difference      |H_p' H_c|^2 on each line: private and shared features orthogonal
+    L_difference      mean of the entries of H_p' H_c, squared, on each line: private and shared features orthogonal.
+                      H is centred, and each feature of unit length
     L_reconstruction  scale-invariant error of Dec(z_c + z_p) against the image, here a thumbnail of 32 pixels
+
+The paper has the sum of those squares, its authors' code the mean, with this beta: at 256 features the term is then
+nearly off, in their code as here. Private encoders begin as copies of the source-pretrained one.
 """
 
 import copy

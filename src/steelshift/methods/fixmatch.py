@@ -3,6 +3,8 @@ ICLR 2022, and the Transfer Learning Library.
 
 L = L_task + weight ramp(p) mean[ 1(max p >= threshold) CE(C(E(strong(x_t))), argmax p) ],  p = softmax C(E(x_t))
 
+The ramp is not FixMatch's, and a batch has as many target images as source ones, not seven times as many.
+
 What the network is sure of on a target image in its own light it is to see on the same image under other light, noise
 and a hole too.
 """

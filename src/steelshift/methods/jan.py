@@ -23,7 +23,8 @@ class JAN(Method):
     @dataclass(frozen=True)
     class Knobs:
         weight: float = 1.0
-        """Weight of the distance at the end of the ramp, 0 or more."""
+        """Weight of the distance at the end of the ramp, 0 or more. Where kernels are summed, not meaned, 0.2 is as
+        strong as 1 is here: there are five."""
 
         def __post_init__(self) -> None:
             hold(self.weight >= 0, "weight", self.weight, "0 or more")

@@ -28,7 +28,7 @@ CATCHING_UP = 0.1
 
 
 class MCD(Method):
-    encoder_rate = 0.1  # four of its five updates a step know no label
+    encoder_rate = 0.1  # four of its five updates a step know no label; the fifth is slow with them
 
     @dataclass(frozen=True)
     class Knobs:
@@ -53,7 +53,7 @@ class MCD(Method):
         if progress < CATCHING_UP:
             return
         with torch.no_grad():
-            z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, self.normalization)
+            z_s, z_t = encode_both(self.shared_encoder, source.images, target.images, "separate")
         apart = self._apart(z_t)
         yield Update(
             self._task(z_s, source) - self.knobs.weight * apart, classifiers, log={"discrepancy_before": apart.detach()}

@@ -4,6 +4,7 @@ L = L_task + gamma CE(C'(R(z_s)), h(z_s)) - E log(1 - p'(R(z_t))[h(z_t)]),  h = 
 
 The adversary C' is to agree with the classifier on the source line and to disagree on the target line, by a margin of
 log gamma; R reverses the gradient with strength `weight` times the ramp, so that the encoder leaves it no way to.
+The authors' C and C' are alike, of two layers each; here C is the one layer that all methods have, and C' has two.
 """
 
 from collections.abc import Iterator

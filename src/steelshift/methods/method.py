@@ -99,10 +99,13 @@ class Method(nn.Module):
     """Whether `look_at_target` wants to see the whole target line before each epoch of it."""
     many_tasks: ClassVar[bool] = False
     """Whether it trains heads of several tasks."""
+    sees_source: ClassVar[bool] = True
+    """Whether `updates` wants source batches; it gets None otherwise."""
     uses_labels: ClassVar[bool] = True
-    """Whether labels of source batches train it, so that a few labelled target images among them would too."""
+    """Whether a few labelled target images can train it, among those of source batches."""
     encoder_rate: ClassVar[float] = 1.0
-    """Factor on the learning rate of the encoder, where no label holds it to its task."""
+    """Factor on the learning rate of the encoder, where no label holds it to its task: Adam steps as far along a small
+    gradient as along a large one. Chosen with the recipe of random weights, and kept with the other."""
     momentum: ClassVar[float] = 0.9
     """How slowly the mean of gradients that an optimizer steps along forgets, 0 to 1 (beta1 of Adam)."""
     own_rates: ClassVar[Mapping[str, float]] = {}
@@ -120,7 +123,9 @@ class Method(nn.Module):
         self.tasks = start.tasks or (plain_task(tuple(map(str, range(start.classifier.out_features)))),)
         self.columns = columns_of(self.tasks)
 
-    def updates(self, source: SourceBatch, target: TargetBatch | None, progress: float) -> Iterator[Update]:
+    def updates(
+        self, source: SourceBatch | None, target: TargetBatch | None, progress: float
+    ) -> Iterator[Update]:
         """Yield the updates of one step; the loop does backward and step before it asks for the next.
 
         progress: share of the steps done, in [0, 1).

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steelshift.data.stream import SourceBatch, TargetBatch
+from steelshift.data.stream import TargetBatch
 from steelshift.exact import exact
 from steelshift.losses.unlabelled import information_maximization
 from steelshift.methods.method import Method, Start, Update, hold
@@ -24,6 +24,7 @@ from steelshift.nn.normalization import use_line
 
 
 class SHOT(Method):
+    sees_source = False
     uses_labels = False
     encoder_rate = 0.02  # with 0.1 features leave within sixty steps what the classifier was taught
     looks_at_target = True
@@ -45,7 +46,7 @@ class SHOT(Method):
         classes, width = start.classifier.weight.shape
         self.register_buffer("centroids", torch.zeros(classes, width + 1))
 
-    def updates(self, source: SourceBatch | None, target: TargetBatch, progress: float) -> Iterator[Update]:
+    def updates(self, source: None, target: TargetBatch, progress: float) -> Iterator[Update]:
         use_line(self.shared_encoder, "target")
         z = self.shared_encoder(target.images)
         logits = self.task_classifier(z).float()

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from steelshift.data.stream import SourceBatch, TargetBatch
+from steelshift.data.stream import TargetBatch
 from steelshift.losses.unlabelled import entropy
 from steelshift.methods.method import Method, Start, Update, need_normalization
 from steelshift.nn.normalization import use_line
 
 
 class TENT(Method):
+    sees_source = False
     uses_labels = False
 
     @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TENT(Method):
             if isinstance(module, _BatchNorm):
                 module.requires_grad_(True)
 
-    def updates(self, source: SourceBatch | None, target: TargetBatch, progress: float) -> Iterator[Update]:
+    def updates(self, source: None, target: TargetBatch, progress: float) -> Iterator[Update]:
         use_line(self.shared_encoder, "target")
         loss = entropy(self.task_classifier(self.shared_encoder(target.images))).mean()
         yield Update(loss, moves=("shared_encoder",), log={"L_entropy": loss.detach()})

@@ -33,7 +33,7 @@ class Ordinal(nn.Module):
         above = self.score(features).float() - thresholds
         log_above, log_below = F.logsigmoid(above), F.logsigmoid(-above)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
-        gap = torch.log(-torch.expm1(above[:, 1:] - above[:, :-1]))
+        gap = torch.log(-torch.expm1(-F.softplus(self.gaps)))
         between = log_above[:, :-1] + log_below[:, 1:] + gap
         return torch.cat([log_below[:, :1], between, log_above[:, -1:]], 1)
 

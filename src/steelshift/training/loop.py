@@ -132,7 +132,7 @@ def _step(
         rate *= method.own_rates.get(name, config.lr)
         for group in optimizer.param_groups:
             group["lr"] = rate * (method.encoder_rate if name.endswith("encoder") else 1.0) * group["factor"]
-    source = phase.source[step]
+    source = phase.source[step] if method.sees_source else None
     target = phase.target[step] if method.sees_target and phase.target else None
     if method.looks_at_target and step % phase.target.epoch == 0:
         with fast.autocast():
