@@ -234,6 +234,25 @@ def test_a_damaged_table_is_refused_with_its_row(finished: Path, tmp_path: Path)
         assert caught.value.key == "sheet_damaged" and not (tmp_path / "out").exists(), name
 
 
+def test_a_table_with_a_row_twice_or_of_other_images_is_refused(finished: Path, tmp_path: Path) -> None:
+    head, first, *others = (finished / "results.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    again = next(csv.DictReader([head, first]))
+    spoilt = {
+        "sheet_twice": [head, first, *others, first.replace(f",{again['seed']},", f",0{again['seed']},", 1)],
+        "sheet_mixed": [head, first.replace(again["data_sha"], "0" * 16), *others],
+    }
+    for key, lines in spoilt.items():
+        (tmp_path / "results.csv").write_text("".join(lines), encoding="utf-8")
+        with pytest.raises(UsageError) as caught:
+            render_table(tmp_path, "md")
+        assert caught.value.key == key
+    head, first, *others = (finished / "validators.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "validators.csv").write_text("".join([head, first, first, *others]), encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_checkpoints(tmp_path)
+    assert caught.value.key == "sheet_twice"
+
+
 def test_two_suites_do_not_run_in_one_folder(finished: Path, tmp_path: Path) -> None:
     with locked(finished / "bench.json", wait=False) as mine:
         assert mine
@@ -276,6 +295,10 @@ def test_the_hash_follows_the_rates_of_a_method(tmp_path: Path, monkeypatch: pyt
         ({"pairs": {"x": "mild"}}, "suite_lacks"),
         ({"pairs": {"x": {"synthetic": "mild", "tile": 64}}}, "unknown_key"),
         ({"pairs": {"../x": {"synthetic": "mild"}}}, "suite_name"),
+        ({"pairs": {"x" * 201: {"synthetic": "mild"}}}, "suite_name"),
+        ({"methods": {"dann\0": {"method": "dann"}}}, "suite_name"),
+        ({"methods": {1: {"method": "dann"}, "1": {"method": "mcc"}}}, "config_unreadable"),
+        ({"pairs": {"x": {"source": ["a"], "target": ["b"], "masks": "m"}}}, "pair_masks"),
         ({"pairs": {"x": {}}}, "pair_kind"),
         ({"pairs": {"x": {"synthetic": "mild", "source": ["a"], "target": ["b"]}}}, "pair_kind"),
         ({"pairs": {"x": {"synthetic": "mild", "sise": 3}}}, "unknown_key"),

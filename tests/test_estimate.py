@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
+from steelshift.errors import UsageError
+from steelshift.estimating import estimate_run
 from steelshift.selection import estimate
 from steelshift.selection.answers import Answers
 from steelshift.selection.estimate import View, interval, judge_blind, labels_needed, more_labels, wilson
@@ -280,16 +284,21 @@ KINDS = {
 
 
 @pytest.mark.parametrize("drawn", ["evenly", "as many of each answer"])
-@pytest.mark.parametrize("count", [50, 100, 200])
-def test_95_percent_intervals_cover_the_truth_as_often(count: int, drawn: str) -> None:
+@pytest.mark.parametrize(
+    ("count", "images"), [(50, 140), (100, 140), (200, 360), (50, 1000), (100, 1000), (200, 1000)]
+)
+def test_95_percent_intervals_cover_the_accuracy_of_the_line_as_often(count: int, drawn: str, images: int) -> None:
+    """Of the line: the test images of a run are themselves a few that were drawn from it."""
     covered, halves = [], []
     rng = np.random.default_rng(count)
     for shares, accuracies in KINDS.values():
         classes = len(shares)
+        truth = np.dot(shares, accuracies)
         for _ in range(400):
-            all_answers = rng.choice(classes, 1000, p=shares)
-            truth = np.bincount(all_answers, minlength=classes) / 1000 @ np.array(accuracies)
-            answers = rng.choice(all_answers, count) if drawn == "evenly" else np.arange(count) % classes
+            all_answers = rng.choice(classes, images, p=shares)
+            answers = rng.choice(all_answers, count, replace=False)
+            if drawn != "evenly":
+                answers = np.arange(count) % classes
             right = rng.random(count) < np.array(accuracies)[answers]
             _, low, high, _ = interval(right, answers, all_answers)
             covered.append(low <= truth <= high)
@@ -340,9 +349,25 @@ def test_how_many_labels_more_is_told_from_few(count: int, uneven: int) -> None:
     assert 0.6 * needed < count + np.median(told) < 1.5 * needed
 
 
+@pytest.mark.parametrize("right", [0, 5])
+def test_five_labels_alike_do_not_promise_that_a_few_more_are_enough(right: int) -> None:
+    answers = np.zeros(5, int)
+    accuracy, _, _, size = interval(np.arange(5) < right, answers, np.zeros(200, int))
+    assert 5 + more_labels(accuracy, 5, size, 0.05) >= labels_needed(0.9, 0.05)
+
+
 def test_wilson_and_how_many_labels() -> None:
     exact = binomtest(37, 50).proportion_ci(method="wilson")
     assert wilson(0.74, 50) == pytest.approx((exact.low, exact.high))
     for share, half in ((0.5, 0.05), (0.9, 0.05), (0.97, 0.02), (1.0, 0.1)):
         wanted = next(n for n in range(1, 10_000) if np.ptp(wilson(share, n)) / 2 <= half)
         assert labels_needed(share, half) == wanted
+
+
+def test_a_run_of_an_earlier_version_is_not_taken_for_one_of_several_tasks(tmp_path: Path) -> None:
+    (tmp_path / "inspector").mkdir()
+    for heads, key in (([], "no_estimate"), ([{"name": "wide"}], "estimate_one_task")):
+        (tmp_path / "inspector" / "inspector.json").write_text(json.dumps({"heads": heads}), encoding="utf-8")
+        with pytest.raises(UsageError) as caught:
+            estimate_run(tmp_path)
+        assert caught.value.key == key

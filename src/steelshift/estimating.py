@@ -13,6 +13,7 @@ import numpy as np
 
 from steelshift.errors import ArtifactRefused, UsageError
 from steelshift.files import write_atomically
+from steelshift.inspection.inspector import of_tasks
 from steelshift.messages import say
 from steelshift.selection import estimate
 from steelshift.selection.answers import Answers
@@ -85,7 +86,7 @@ def _check(view: View, classes: int, images: int) -> None:
 
 def estimate_run(run: Path) -> dict[str, Any]:
     """What `steelshift estimate RUN --json` prints: verdict, estimate, lower_bound, reason."""
-    if not (Path(run) / FILE).is_file() and (Path(run) / "inspector" / "inspector.json").is_file():
+    if not (Path(run) / FILE).is_file() and of_tasks(run):
         raise UsageError("estimate_one_task", path=run)
     inspector, baseline, _, _ = read_views(Path(run) / FILE)
     found = estimate.judge_blind(inspector, baseline)

@@ -14,21 +14,31 @@ import yaml
 from steelshift.errors import RunFailed, UsageError
 
 
-class _Words(yaml.SafeLoader):
-    """Leaves every value as it is written (01 stays 01, and no stays no), and takes no key twice."""
+class _Once(yaml.SafeLoader):
+    """Takes no key twice, not as 1 and "1" either: the first would be forgotten."""
 
-    yaml_implicit_resolvers: ClassVar = {}
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        return node
+
+
+class _Words(_Once):
+    """Leaves every value as it is written: 01 stays 01, and no stays no."""
+
+    yaml_implicit_resolvers: ClassVar = {}
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file of settings. Raises OSError, UnicodeDecodeError, yaml.YAMLError."""
+    return yaml.load(Path(path).read_text(encoding="utf-8"), _Once)
 
 
 def read_words(path: Path) -> Any:
-    """A YAML file of names, which are all text. Raises OSError, UnicodeDecodeError, yaml.YAMLError."""
+    """A YAML file of names, which are all text. Raises as `read_yaml`."""
     return yaml.load(Path(path).read_text(encoding="utf-8"), _Words)
 
 

@@ -721,6 +721,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The pair {name} needs one of: synthetic; photographed; source and target. Give exactly one of them.",
         "产线对 {name} 需要以下之一：synthetic；photographed；source 与 target。请恰好给出一种。",
     ),
+    "pair_masks": (
+        "The pair {name} has masks and no tile: masks label tiles. Give `tile` too, or leave `masks` out.",
+        "产线对 {name} 有 masks 而没有 tile：掩膜用于给切块打标签。请同时给出 `tile`，或去掉 `masks`。",
+    ),
     "pair_class": (
         "A pair cannot leave out the class {name}: the line has {known}. Correct `absent` or `unknown` in the suite.",
         "产线对无法去掉类别 {name}：该产线有 {known}。请更正套件中的 absent 或 unknown。",
@@ -731,8 +735,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "套件 {path} 缺少可用的 {key}。seeds 写成互不相同的整数列表；pairs、methods 及其各项写成映射。",
     ),
     "suite_name": (
-        "{path} has the name {name!r}, which cannot name a folder. Leave out slashes and a leading dot.",
-        "{path} 中的名称 {name!r} 不能作文件夹名。请去掉斜杠和开头的点。",
+        "{path} has the name {name!r}, which cannot name a folder. Keep it short, without slashes or a leading dot.",
+        "{path} 中的名称 {name!r} 不能作文件夹名。请去掉斜杠和开头的点，并保持简短。",
     ),
     "suite_gives": (
         "{path} sets {key} for {name}, which the suite gives to each run itself. Remove it there.",
@@ -867,6 +871,14 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
     "sheet_damaged": (
         "Row {row} of {path} is damaged. Put the file back as it was, or have `steelshift bench --resume` write it.",
         "{path} 的第 {row} 行已损坏。请恢复原文件，或用 `steelshift bench --resume` 重新写出。",
+    ),
+    "sheet_twice": (
+        "Row {row} of {path} is there before, with the same pair, method and seed. Remove one of the two.",
+        "{path} 的第 {row} 行与前面某行的产线对、方法和种子相同。请删除其中一行。",
+    ),
+    "sheet_mixed": (
+        "{path} holds rows of {pair}, seed {seed}, made of different images. Keep those of one state of them.",
+        "{path} 中 {pair}、种子 {seed} 的各行来自不同的图像。请只保留同一状态的行。",
     ),
     "no_results": (
         "{path} holds no results.csv. Name the folder that `steelshift bench` wrote, or its results.csv.",

@@ -56,14 +56,30 @@ def read_results(path: Path, needed: Iterable[str] = ()) -> list[dict[str, Any]]
         raise refusal
     for place, row in enumerate(rows, start=1):
         try:
-            int(row["seed"])
+            row["seed"] = str(int(row["seed"]))
             curve = [float(value) for value in row["by_step"].split()]
             whole = len(curve) == len(row["steps"].split())
         except ValueError:
             whole = False
         if not whole or (not row["error"] and None in (row["selected"], row["source_only"])):
             raise damaged(path, place)
+    _once(path, rows, "method")
+    images: dict[tuple[str, str], str] = {}
+    for row in rows:
+        cell = row["pair"], row["seed"]
+        if row.get("data_sha") and images.setdefault(cell, row["data_sha"]) != row["data_sha"]:
+            raise UsageError("sheet_mixed", path=path, pair=cell[0], seed=cell[1])
     return rows
+
+
+def _once(path: Path, rows: list[dict[str, Any]], *further: str) -> None:
+    """Raises UsageError where a row is there twice: it would count twice in every mean."""
+    seen = set()
+    for place, row in enumerate(rows, start=1):
+        key = tuple(row[name] for name in ("pair", "seed", *further))
+        if key in seen:
+            raise UsageError("sheet_twice", path=path, row=place)
+        seen.add(key)
 
 
 def read_checkpoints(place: Path) -> list[dict[str, Any]]:
@@ -74,9 +90,10 @@ def read_checkpoints(place: Path) -> list[dict[str, Any]]:
     path = beside(place) if place.suffix == ".csv" else place / "validators.csv"
     refusal = UsageError("no_validators", path=place)
     rows = read_sheet(path, set(NOT_JUDGES), lambda key: key not in ("pair", "method", "seed"), refusal)
-    for place, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows, start=1):
         if any(row[key] is None for key in NOT_JUDGES):
-            raise damaged(path, place)
+            raise damaged(path, number)
+    _once(path, rows, "method", "step")
     return rows
 
 

@@ -36,6 +36,8 @@ GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache",
 """Options of `fit` that the suite gives to each run itself, and those of several tasks, of which it knows nothing."""
 LATER = {"target_classes": "same"}
 """Knobs that came when tables were there already, with the values that change nothing in those."""
+MOST_BYTES = 200
+"""Of a name."""
 _KINDS = {
     "synthetic": {"synthetic", "images", "flipped", "absent", "unknown"},
     "photographed": {"photographed", "shift", "flipped", "absent", "unknown"},
@@ -143,7 +145,7 @@ def load_suite(path: Path) -> Suite:
         if not isinstance(values.get(key), dict) or not values[key]:
             raise UsageError("suite_lacks", path=path, key=key)
         for name, part in values[key].items():
-            if not str(name).strip() or str(name).startswith(".") or {"/", "\\"} & set(str(name)):
+            if not _names_a_folder(str(name)):
                 raise UsageError("suite_name", path=path, name=str(name))
             if part is not None and not isinstance(part, dict):
                 raise UsageError("suite_lacks", path=path, key=f"{key}: {name}")
@@ -162,6 +164,12 @@ def load_suite(path: Path) -> Suite:
         for seed in suite.seeds:
             suite.config(name, seed)
     return suite
+
+
+def _names_a_folder(name: str) -> bool:
+    """With room for the hash and the endings that are put behind it, on every file system."""
+    plain = name.strip() and not name.startswith(".") and not {"/", "\\"} & set(name) and name.isprintable()
+    return bool(plain) and len(name.encode()) <= MOST_BYTES
 
 
 def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: int = 0) -> str:
@@ -220,6 +228,8 @@ def _pair(name: str, values: dict[str, Any], folder: Path) -> Pair:
     pair = from_mapping(Pair, {key: _placed(key, value, folder) for key, value in values.items()}, prefix=f"{name}.")
     if not 0 <= pair.flipped <= 1:
         raise UsageError("option_range", key=f"{name}.flipped", value=pair.flipped, range="0 to 1")
+    if pair.masks and pair.tile is None:
+        raise UsageError("pair_masks", name=name)
     described(pair)  # reads its files
     return pair
 

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from steelshift.data.metals import METALS
 from steelshift.errors import UsageError
+from steelshift.files import read_yaml
 
 
 def _knob(default: float, low: float, high: float) -> Any:
@@ -201,7 +202,7 @@ def load_lines(name_or_path: str | Path) -> tuple[Shift, Shift]:
     if not path.is_file():
         raise UsageError("shift_not_found", name=name_or_path, known=", ".join(SHIFTS))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UsageError("shift_unreadable", where=path, reason=str(error)) from error
     if not isinstance(values, dict):

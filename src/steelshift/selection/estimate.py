@@ -324,13 +324,14 @@ def strangeness(view: View) -> float:
 
 
 def interval(right: np.ndarray, answers: np.ndarray, all_answers: np.ndarray) -> tuple[float, float, float, float]:
-    """Accuracy over all test images from a few labelled ones, and its 95 % interval: (accuracy, low, high, size).
+    """Accuracy on the line from a few labelled test images, and its 95 % interval: (accuracy, low, high, size).
 
     right: bool (n,), whether the inspector is right on each labelled image; answers: its answers to them (n,);
     all_answers: to all test images (m,). Labelled images may be drawn evenly, or more of some answers than of others,
     but at random among those of one answer: each answer counts by its part of all images (answers with fewer than two
-    labelled images are put together). Wilson's interval at the effective number of labels, `size`: as many drawn evenly
-    would say as much (Korn and Graubard, Confidence Intervals for Proportions from Complex Surveys, 1998).
+    labelled images are put together), and what those parts are on the line is itself known from m images alone.
+    Wilson's interval at the effective number of labels, `size`: as many drawn evenly would say as much (Korn and
+    Graubard, Confidence Intervals for Proportions from Complex Surveys, 1998).
     """
     counts = np.bincount(answers, minlength=all_answers.max() + 1)
     few = np.flatnonzero(counts < 2)
@@ -340,14 +341,17 @@ def interval(right: np.ndarray, answers: np.ndarray, all_answers: np.ndarray) ->
     elif len(few):
         largest = int(np.argmax([counts[group].sum() for group in strata]))
         strata[largest] = np.concatenate([strata[largest], few])
-    accuracy = variance = 0.0
+    parts, means, variance = [], [], 0.0
     for group in strata:
         of_group = right[np.isin(answers, group)]
         part, n = float(np.isin(all_answers, group).mean()), len(of_group)
+        parts.append(part)
+        means.append(of_group.mean())
         # Half an image of each kind more (Jeffreys), or a stratum where all are right would be certain.
         smoothed = (of_group.sum() + 0.5) / (n + 1)
-        accuracy += part * of_group.mean()
         variance += part**2 * smoothed * (1 - smoothed) / max(n - 1, 1)
+    accuracy = np.dot(parts, means)
+    variance += np.dot(parts, np.square(means - accuracy)) / len(all_answers)
     smoothed = (accuracy * len(right) + 1) / (len(right) + 2)
     size = smoothed * (1 - smoothed) / variance
     low, high = wilson(accuracy, size)
@@ -363,7 +367,7 @@ def wilson(share: float, total: float, level: float = 0.95) -> tuple[float, floa
 
 
 def labels_needed(share: float, half: float) -> int:
-    """Least number of labels drawn evenly whose 95 % interval reaches at most `half` (0 to .5) to either side."""
+    """Least number of labels drawn evenly whose 95 % interval is at most twice `half` (0 to .5) wide."""
     low, high = 1, 1 << 30
     while low < high:
         middle = (low + high) // 2
@@ -375,6 +379,8 @@ def labels_needed(share: float, half: float) -> int:
 def more_labels(share: float, count: int, size: float, half: float) -> int:
     """How many labels drawn evenly are wanted beside the `count` at hand, which say as much as `size` drawn evenly.
 
-    Where strata make them say more, they will make those to come say more too.
+    Where strata make them say more, they will make those to come say more too. Planned with one label more that
+    is right and one that is wrong (Laplace): five of five are not taken for a line without a fault.
     """
-    return max(0, math.ceil((labels_needed(share, half) - size) * min(1.0, count / size)))
+    planned = (share * count + 1) / (count + 2)
+    return max(0, math.ceil((labels_needed(planned, half) - size) * min(1.0, count / size)))

@@ -12,6 +12,7 @@ import yaml
 from steelshift.data.augment import Augmentation
 from steelshift.data.stream import Sampler
 from steelshift.errors import UsageError
+from steelshift.files import read_yaml
 from steelshift.methods import METHODS
 from steelshift.nn.encoders import Feature
 from steelshift.nn.normalization import Normalization
@@ -258,7 +259,7 @@ def from_mapping(kind: type, values: dict[str, Any], *, prefix: str = "", **defa
 def read_mapping(path: Path) -> dict[str, Any]:
     """The keys of a YAML config file. Raises UsageError."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError("config_unreadable", path=path, why=" ".join(str(error).split())[:160]) from error
     if not isinstance(values, dict):
