@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -102,7 +103,10 @@ def test_a_killed_suite_continues_to_the_same_table(finished: Path, tmp_path: Pa
     assert process.wait(timeout=60) == 143
     assert 0 < len(rows(out)) < 8
     assert main(["bench", str(written(tmp_path)), "--out", str(out)]) == 2
+    marker = json.loads((out / "bench.json").read_text(encoding="utf-8"))
+    (out / "bench.json").write_text(json.dumps(marker | {"date": "2001-02-03"}), encoding="utf-8")
     subprocess.run([*command, "--resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert {row["date"] for row in rows(out)} == {marker["date"], "2001-02-03"}  # of its beginning, not of the resume
     assert (out / "results.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
     assert not_measured(out) == not_measured(finished)
     before = {path: path.stat().st_mtime_ns for path in out.glob("rows/*/*/*.json")}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ COLUMNS = (
 )  # fmt: skip
 """Of results.csv. Scores are mean class accuracy on target test images, but the two that say accuracy. by_step: of
 every candidate. h_score: where images of unknown classes are among the test images. chose: the method that `auto`
-chose. date and columns ending in _seconds or _mb are measured; all others come out the same again."""
+chose. date: when the suite was begun in this folder, so that a suite that continues makes the same table. Columns
+ending in _seconds or _mb are measured; all others come out the same again."""
 VALIDATOR_COLUMNS = (
     "pair", "method", "seed", "step", "mean_class_accuracy", *VALIDATORS, "largest_share", "baseline_share",
 )  # fmt: skip
@@ -138,8 +140,13 @@ def _open(out: Path, resume: bool, jobs: int) -> bool:
         if before != threads_of(jobs):
             raise UsageError("other_threads", path=out, before=before, now=threads_of(jobs))
         return False
-    write_json(marker, {"threads": threads_of(jobs)})
+    write_json(marker, {"threads": threads_of(jobs), "date": datetime.now(UTC).date().isoformat()})
     return True
+
+
+def begun(out: Path) -> str | None:
+    """The day on which a suite was begun in a folder; None where an earlier version did."""
+    return json.loads((out / "bench.json").read_text(encoding="utf-8")).get("date")
 
 
 def missing(suite: Suite, out: Path, pair: str, seed: int) -> list[str]:

@@ -18,7 +18,6 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import torch
 
 import steelshift
 from steelshift.bench.pairs import prepare
-from steelshift.bench.running import missing, row_path
+from steelshift.bench.running import begun, missing, row_path
 from steelshift.bench.suite import Pair, Suite, hash_of, load_suite
 from steelshift.candidates import look_at_lines
 from steelshift.choosing import single_methods, train_and_choose
@@ -83,6 +82,7 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
             method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
+        row |= {"date": begun(out)}
         arrays = out / "arrays" / pair_name / str(seed) / f"{method}.npz" if suite.arrays else None
         try:
             row |= _row(config, pair, work, suite, suite.few(method), arrays)
@@ -151,7 +151,6 @@ def _row(config: Config, pair: Pair, work: Path, suite: Suite, few: int, arrays:
         "precision": "bf16" if fast.bf16 else "fp32",
         "threads": torch.get_num_threads(),
         "processor": processor(fast.device),
-        "date": datetime.now(UTC).date().isoformat(),
         "train_seconds": round(choice.train_seconds, 1) if fresh else None,
         "peak_mb": _peak_mb(),
     }
