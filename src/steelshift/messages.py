@@ -877,8 +877,8 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{path} 的第 {row} 行与前面某行的产线对、方法和种子相同。请删除其中一行。",
     ),
     "sheet_mixed": (
-        "{path} holds rows of {pair}, seed {seed}, made of different images. Keep those of one state of them.",
-        "{path} 中 {pair}、种子 {seed} 的各行来自不同的图像。请只保留同一状态的行。",
+        "{path} holds rows of {pair}, seed {seed}, made of different images. Keep those of one state, or run it anew.",
+        "{path} 中 {pair}、种子 {seed} 的各行来自不同的图像。请只保留同一状态的行，或重新运行套件。",
     ),
     "no_results": (
         "{path} holds no results.csv. Name the folder that `steelshift bench` wrote, or its results.csv.",
