@@ -17,6 +17,7 @@ from steelshift.errors import DataError, UsageError
 from steelshift.files import write_bytes, write_json
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection.inspector import in_batches
+from steelshift.inspection.opening import of_tasks
 from steelshift.inspection.specification import Specification
 from steelshift.lines import locked_places, locked_tasks
 from steelshift.messages import say
@@ -100,7 +101,7 @@ def analyse(run: Path, against: Path | None, score: float, seed: int) -> dict[st
 
 def _network(run: Path) -> tuple[Network, Specification]:
     """The network of a run of declared tasks, and how it takes its images."""
-    if not artifact.of_tasks(run):
+    if not of_tasks(run):
         raise UsageError("analyse_one_task", run=run)
     inspector = artifact.load(run)
     specification = inspector.specification

@@ -142,7 +142,7 @@ def evaluate(
         split: test: the images that the run kept apart as target test, matched by content; all: every image.
         json: Print one JSON object.
     """
-    from steelshift.inspection.inspector import of_tasks
+    from steelshift.inspection.opening import of_tasks
 
     if of_tasks(run):
         from steelshift.tasking import evaluate_tasks

@@ -13,7 +13,7 @@ import numpy as np
 
 from steelshift.errors import ArtifactRefused, UsageError
 from steelshift.files import write_atomically
-from steelshift.inspection.inspector import of_tasks
+from steelshift.inspection.opening import of_tasks
 from steelshift.messages import say
 from steelshift.selection import estimate
 from steelshift.selection.answers import Answers

@@ -229,14 +229,6 @@ def load(folder: Path) -> Inspector:
     return inspector
 
 
-def of_tasks(run: Path) -> bool:
-    """Whether a folder holds an inspector of declared tasks, as far as can be read."""
-    try:
-        return bool(json.loads((place_of(run) / "inspector.json").read_text(encoding="utf-8"))["heads"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def identity(folder: Path) -> str:
     """sha256 of the weights: which inspector made a row."""
     return sha256(folder / "model.safetensors")

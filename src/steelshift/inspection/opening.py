@@ -1,5 +1,6 @@
 """An inspector from its folder, in whatever form it lies there. No torch here, and none for an exported one."""
 
+import json
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -14,6 +15,14 @@ def place_of(run: Path) -> Path:
     """The folder of the inspector of a run, or of an inspector itself."""
     run = Path(run)
     return run / "inspector" if (run / "inspector").is_dir() else run
+
+
+def of_tasks(run: Path) -> bool:
+    """Whether a folder holds an inspector of declared tasks, as far as can be read."""
+    try:
+        return bool(json.loads((place_of(run) / "inspector.json").read_text(encoding="utf-8"))["heads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def open_inspector(
