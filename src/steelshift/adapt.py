@@ -24,7 +24,7 @@ from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import estimate_run, write_views
 from steelshift.evidence import collect_evidence
-from steelshift.files import read_yaml, write_atomically, write_json, write_text
+from steelshift.files import write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection import reference
 from steelshift.inspection.card import model_card, task_card
@@ -239,7 +239,7 @@ def _open(run: Path, config: Config, resume: bool) -> bool:
         if not resume:
             raise UsageError("run_exists", path=run)
         if stored.exists():
-            before = _with_later(read_yaml(stored), config)
+            before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
             for key in values:
                 if values[key] != before.get(key):
                     raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)
