@@ -3,11 +3,21 @@ import math
 import numpy as np
 import pytest
 from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn import metrics as sklearn
 
 from steelshift.labels import UNKNOWN
 from steelshift.selection.calibration import temperature
-from steelshift.selection.metrics import mean_class_accuracy, open_set_scores, rate, scores, task_scores
+from steelshift.selection.metrics import (
+    mean_class_accuracy,
+    open_set_scores,
+    rate,
+    scores,
+    shares,
+    task_scores,
+    task_shares,
+    told_apart,
+)
 from steelshift.selection.validators import choose, entropy, information_maximization, proxy_a_distance
 
 NAMES = ("crack", "inclusion", "qualified", "scratch")
@@ -203,3 +213,42 @@ def test_a_class_that_all_images_have_or_none_is_not_in_a_multi_label_mean():
     assert found["per_class"]["always"]["recall"] == 3 / 4 and found["per_class"]["never"]["recall"] is None
     nothing = task_scores("multi-label", truth[:, :2], logits[:, :2], ("always", "never"), None)
     assert nothing["mean_class_accuracy"] is None and nothing["accuracy"] == 7 / 8
+
+
+@pytest.mark.parametrize("absent", [(), (1,), (0, 3)])
+def test_what_images_add_sums_to_the_mean(absent):
+    truth, predicted = guesses(5, absent=absent)
+    truth[::7] = -1
+    parts = shares(truth, predicted)
+    known = truth >= 0
+    assert parts.sum() == pytest.approx(mean_class_accuracy(truth[known], predicted[known]))
+    assert not parts[~known].any() and not parts[truth != predicted].any()
+
+
+@pytest.mark.parametrize("kind", ["single-label", "multi-label", "ordinal"])
+def test_what_images_add_to_a_task_sums_to_its_score(kind):
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(150, 4))
+    truth = (rng.random((150, 4)) < 0.3).astype(int) if kind == "multi-label" else rng.integers(0, 4, 150)
+    truth[::9] = -1
+    score = task_scores(kind, truth, logits, NAMES, None)["mean_class_accuracy"]
+    assert task_shares(kind, truth, logits).sum() == pytest.approx(score)
+    told_nothing = np.where(truth < 0, truth, 1)
+    assert task_scores(kind, told_nothing, logits, NAMES, None)["mean_class_accuracy"] is None
+    assert task_shares(kind, told_nothing, logits) is None
+
+
+@pytest.mark.parametrize("fell, rose", [(0, 5), (0, 6), (2, 10), (2, 11), (10, 25), (40, 62), (40, 58), (300, 340)])
+def test_a_change_is_told_as_the_exact_sign_test_tells_it(fell, rose):
+    change = np.repeat([-0.01, 0.01, 0.0], [fell, rose, 100])
+    exact = binomtest(rose, fell + rose).pvalue
+    assert abs(exact - 0.05) > 0.004 and told_apart(change) == told_apart(-change) == (exact < 0.05)
+
+
+def test_chance_is_called_a_difference_in_one_case_of_twenty_at_most():
+    rng = np.random.default_rng(0)
+    told = [
+        told_apart(rng.choice([-1, 0, 1], p=[0.1, 0.8, 0.1], size=120) * rng.choice([0.01, 0.03], size=120))
+        for _ in range(1000)
+    ]
+    assert 20 <= sum(told) <= 66

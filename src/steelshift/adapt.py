@@ -24,7 +24,7 @@ from steelshift.errors import DataError, UsageError
 from steelshift.estimating import FILE as ESTIMATE
 from steelshift.estimating import estimate_run, write_views
 from steelshift.evidence import collect_evidence
-from steelshift.files import write_atomically, write_json, write_text
+from steelshift.files import read_yaml, write_atomically, write_json, write_text
 from steelshift.inspection import inspector as artifact
 from steelshift.inspection import reference
 from steelshift.inspection.card import model_card, task_card
@@ -68,7 +68,7 @@ def fit(config: Config, *, resume: bool = False) -> dict[str, Any]:
     new = not (run / "config.yaml").exists()
     if _open(run, config, resume):
         _tidy(run)
-        return json.loads((run / "report.json").read_text(encoding="utf-8"))
+        return _stored(run / "report.json")
 
     try:
         return _fit(config, began)
@@ -206,11 +206,20 @@ def _golden(lines: Lines) -> list[np.ndarray]:
 def _hold_to_lock(run: Path, now: dict[str, Any]) -> None:
     """Write which image is where; a run that is resumed must find the same images and classes again."""
     path = run / "data.lock.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != now:
-            raise DataError("other_data", path=run)
+    if path.exists() and _stored(path) != now:
+        raise DataError("other_data", path=run)
     write_json(path, now)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """What a run keeps in a YAML or JSON file. Raises DataError where that is damaged."""
+    try:
+        found = read_yaml(path) if path.suffix == ".yaml" else json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    except (OSError, ValueError, yaml.YAMLError):
+        pass
+    raise DataError("record_damaged", path=path)
 
 
 def _tidy(run: Path) -> None:
@@ -239,7 +248,7 @@ def _open(run: Path, config: Config, resume: bool) -> bool:
         if not resume:
             raise UsageError("run_exists", path=run)
         if stored.exists():
-            before = _with_later(yaml.safe_load(stored.read_text(encoding="utf-8")), config)
+            before = _with_later(_stored(stored), config)
             for key in values:
                 if values[key] != before.get(key):
                     raise UsageError("other_option", key=key, before=before.get(key), now=values[key], path=run)

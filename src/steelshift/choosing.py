@@ -28,7 +28,8 @@ class Chosen:
     train_seconds: float
     """Of the method or methods alone."""
     tried: list[dict[str, Any]]
-    """What `auto` compared: method, step and score of the best checkpoint of each; empty for a single method."""
+    """What `auto` compared: method, step and score of the best checkpoint of each, and whether the method was left_out:
+    its score is higher than that of the chosen one, but a guard over all methods held. Empty for a single method."""
 
 
 def train_and_choose(
@@ -63,7 +64,13 @@ def train_and_choose(
         [(training, method, candidates)] = found
         return Chosen(training, method, candidates, candidates.choose(config.select), seconds, [])
     place, index = choose_across(config.select, [candidates for *_, candidates in found])
-    tried = [_best(training.config.method, candidates, config.select) for training, _, candidates in found]
+    best = [candidates.choose(config.select) for *_, candidates in found]
+    best[place] = index  # the guards look at all methods, and may hold a better one of its own
+    tried = [
+        _scored(config.select, training.config.method, candidates, each)
+        for (training, _, candidates), each in zip(found, best, strict=True)
+    ]
+    tried = [each | {"left_out": each["score"] > tried[place]["score"]} for each in tried]
     return Chosen(*found[place], index, seconds, tried)
 
 
@@ -92,7 +99,6 @@ def choose_across(rule: str, candidates: list[Candidates]) -> tuple[int, int]:
     return places[validators.choose(rule, scores, shares, candidates[0].baseline_share)]
 
 
-def _best(name: str, candidates: Candidates, rule: str) -> dict[str, Any]:
-    index = candidates.choose(rule)
+def _scored(rule: str, name: str, candidates: Candidates, index: int) -> dict[str, Any]:
     judge = "source_validation" if rule == "last" else rule
     return {"method": name, "step": candidates.steps[index], "score": candidates.scores[judge][index]}

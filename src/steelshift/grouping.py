@@ -17,7 +17,7 @@ from steelshift.data.stream import SourceStream, resized
 from steelshift.data.table import read_images
 from steelshift.data.tasks import Task, check_data, columns_of, known, load_tasks, read_task_labels, strata
 from steelshift.errors import DataError, Interrupted, RunFailed, UsageError
-from steelshift.files import keep_inputs, read_words, write_bytes, write_text
+from steelshift.files import keep_inputs, read_words, read_yaml, write_bytes, write_text
 from steelshift.messages import say
 from steelshift.methods import METHODS
 from steelshift.methods.method import Start
@@ -117,7 +117,7 @@ def group_file(out: Path, number: int) -> Path:
 def _groups_in(out: Path) -> int:
     """How many groups an earlier grouping wrote there; 0 where there is none."""
     try:
-        found = yaml.safe_load(out.read_text(encoding="utf-8"))
+        found = read_yaml(out)
         return len(found["groups"]) if found.keys() >= {"by", "groups", "compared"} else 0
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError):
         return 0

@@ -30,7 +30,7 @@ from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.selection.answers import Answers
 from steelshift.selection.estimate import interval, more_labels
-from steelshift.selection.metrics import open_set_scores, scores
+from steelshift.selection.metrics import open_set_scores, scores, shares, told_apart
 from steelshift.selection.reject import calibration_error, rate_needed, risk_coverage
 from steelshift.stages import Training
 from steelshift.training.config import Config
@@ -61,17 +61,19 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
     device = training.fast.device
     prepared = resized(test, np.arange(len(test)), config.size)
     baseline = training.inspector(training.baseline_phase, config.steps).to(device)
+    unmoved = in_batches(baseline.logits, prepared, device=device)
     of_candidates = [judged(logits) for logits in candidates.test_logits]
     by_step = [found["mean_class_accuracy"] for found in of_candidates]
     peeked = int(np.argmax(by_step))
     details = {
-        "source_only": judged(in_batches(baseline.logits, prepared, device=device)),
+        "source_only": judged(unmoved),
         "selected": of_candidates[chosen],
     }
     trainable = (labels[lines.target.side == TRAIN] >= 0).any()
     if config.oracle and trainable:
         details["oracle"] = judged(in_batches(training.oracle(labels).to(device).logits, prepared, device=device))
     before, after = details["source_only"]["mean_class_accuracy"], by_step[chosen]
+    change = shares(truth, candidates.test_logits[chosen].argmax(1)) - shares(truth, unmoved.argmax(1))
     return {
         "source_only": before,
         "selected": after,
@@ -82,16 +84,23 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
         "unknown": int((truth < 0).sum()),
         "peeked_step": candidates.steps[peeked],
         "by_step": by_step,
-        "sentence": verdict(config.method, before, after, details["selected"]["n"]),
+        "sentence": verdict(config.method, before, after, change, details["selected"]["n"]),
         "details": details,
     }
 
 
-def verdict(method: str, before: float, after: float, n: int) -> str:
-    """One sentence on what a method did to mean class accuracy on n target test images."""
+def verdict(method: str, before: float, after: float, change: np.ndarray, n: int) -> str:
+    """One sentence on what a method did to mean class accuracy on n target test images.
+
+    change: what each image adds to after - before, (n,). No help or harm is claimed that chance explains as well.
+    """
     if method == "source_only":
         return say("judged_source", after=after, n=n)
-    words = "judged_better" if after > before + SAME else "judged_worse" if after < before - SAME else "judged_same"
+    words = "judged_better" if after > before else "judged_worse"
+    if abs(after - before) <= SAME:
+        words = "judged_same"
+    elif not told_apart(change):
+        words = "judged_untold"
     return say(words, before=before, after=after, n=n)
 
 

@@ -32,6 +32,7 @@ from steelshift.data.tasks import (
     strata,
 )
 from steelshift.errors import DataError
+from steelshift.files import read_yaml
 from steelshift.messages import say
 from steelshift.progress import note, showing
 from steelshift.training.config import Config
@@ -294,7 +295,7 @@ def locked_target(run: Path, part: str) -> set[str]:
 def locked_places(run: Path, line: str) -> tuple[Path, ...]:
     """Where a run took the images of a line from, source or target, as its config.yaml has it. Raises DataError."""
     try:
-        return tuple(map(Path, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))[line]))
+        return tuple(map(Path, read_yaml(run / "config.yaml")[line]))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise DataError("run_unreadable", run=run) from error
 

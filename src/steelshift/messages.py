@@ -388,6 +388,11 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "auto chose {method} by {rule}, without target labels ({tried}).",
         "自动选择：依据 {rule}，不用目标标注，选中 {method}（{tried}）。",
     ),
+    "auto_left_out": (
+        "{method} scores higher but was left out: its accuracy on source validation images is far below another's, or "
+        "it gives nearly all target images one answer.",
+        "{method} 得分更高但未被采用：它在源验证图像上的准确率远低于其他方法，或对几乎所有目标图像给出同一答案。",
+    ),
     "method_needs_normalization": (
         "{method} adapts batch normalization layers, and this encoder has none. Use one such as resnet18.",
         "{method} 调整的是批归一化层，而这个编码器没有。请用 resnet18 之类的编码器。",
@@ -612,6 +617,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "{run} lacks a readable config.yaml or data.lock.json, so which images trained it is unknown. Fit it anew.",
         "{run} 缺少可读的 config.yaml 或 data.lock.json，无法得知训练所用的图像。请重新训练。",
     ),
+    "record_damaged": (
+        "{path} is damaged. Put it back as it was, or fit into another folder.",
+        "{path} 已损坏。请恢复原文件，或在另一个文件夹中重新训练。",
+    ),
     "run_images_gone": (
         "The images of {run} are no longer in {where}. Put them back: they are told by their content.",
         "{run} 的图像已不在 {where} 中。请放回原处：图像按内容识别。",
@@ -634,6 +643,12 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "The inspector of the source line, not adapted: mean class accuracy on {n} labelled target test images is "
         "{after:.1%}.",
         "未自适应的源产线检测器：{n} 张带标签的目标测试图像上，平均类别准确率为 {after:.1%}。",
+    ),
+    "judged_untold": (
+        "Whether adaptation helped cannot be told: mean class accuracy on {n} labelled target test images is "
+        "{before:.1%} before and {after:.1%} after, a difference that chance makes as well.",
+        "无法判断自适应是否有效：{n} 张带标签的目标测试图像上，平均类别准确率之前 {before:.1%}，之后 {after:.1%}，"
+        "这样的差别也可能出于偶然。",
     ),
     "judged_same": (
         "Adaptation made no difference: mean class accuracy on {n} labelled target test images is {before:.1%} before "

@@ -30,7 +30,7 @@ from steelshift.resample import grey_levels
 from steelshift.selection import validators
 from steelshift.selection.answers import Answers
 from steelshift.selection.calibration import temperature
-from steelshift.selection.metrics import task_scores
+from steelshift.selection.metrics import task_scores, task_shares
 from steelshift.selection.validators import Seen
 from steelshift.stages import Training
 from steelshift.training.config import Config, to_mapping
@@ -146,16 +146,20 @@ def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: In
         networks["oracle"] = training.oracle(labels)
     prepared = resized(test, np.arange(len(test)), config.size)
     found: dict[str, Any] = {"n": len(test)}
+    truth = {key: values[rows] for key, values in labels.items()}
+    each = {}
     for name, network in networks.items():
         logits = in_batches(network.to(device).logits, prepared, device=device)
         network.cpu()
-        found[name] = scores_by_task(lines.tasks, {key: values[rows] for key, values in labels.items()}, logits)
-    labelled = int(np.any([known(values)[rows] for values in labels.values()], axis=0).sum())
+        found[name] = scores_by_task(lines.tasks, truth, logits)
+        each[name] = shares_by_image(lines.tasks, truth, logits)
+    labelled = int(np.any([known(values) for values in truth.values()], axis=0).sum())
     found["labelled"] = labelled
     before, after = (found[name]["mean"] for name in ("source_only", "selected"))
-    told = after is not None  # both are None, or neither: the labels are the same
-    found["sentence"] = verdict(config.method, before, after, labelled) if told else say("tasks_untold_target")
-    return found
+    if after is None:  # then both are: the labels are the same
+        return found | {"sentence": say("tasks_untold_target")}
+    change = each["selected"] - each["source_only"]
+    return found | {"sentence": verdict(config.method, before, after, change, labelled)}
 
 
 def verdict_of_tasks(scores: dict[str, Any], count: int) -> str:
@@ -174,6 +178,16 @@ def scores_by_task(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits
         if known(truth[task.name]).any():
             found[task.name] = task_scores(task.kind, truth[task.name], own, task.classes, task.negative)
     return {"mean": _mean([scores["mean_class_accuracy"] for scores in found.values()]), "tasks": found}
+
+
+def shares_by_image(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits: np.ndarray) -> np.ndarray:
+    """What each image adds to the mean of `scores_by_task`, (n,); all 0 where that is None."""
+    found, start = [], 0
+    for task in tasks:
+        own, start = logits[:, start : start + len(task.classes)], start + len(task.classes)
+        found.append(task_shares(task.kind, truth[task.name], own))
+    told = [each for each in found if each is not None]
+    return np.mean(told, axis=0) if told else np.zeros(len(logits))
 
 
 def target_task_labels(config: Config, lines: Lines) -> dict[str, np.ndarray] | None:

@@ -76,13 +76,13 @@ def make_rows(suite: Suite, out: Path, pair_name: str, seed: int, work: Path) ->
     """Write the missing rows of one pair and seed. Returns why the first of those that could not be made failed."""
     pair = suite.pairs[pair_name]
     ready = prepare(pair_name, pair, out / "data")
-    fault = None
+    fault, date = None, begun(out)
     for method in missing(suite, out, pair_name, seed):
         config = suite.config(
             method, seed, source=ready.source, target=ready.target, classes=pair.classes, cache=ready.cache
         )
         row = {"pair": pair_name, "method": method, "seed": seed, "config_sha": suite.hashes[pair_name, seed, method]}
-        row |= {"date": begun(out)}
+        row |= {"date": date}
         arrays = out / "arrays" / pair_name / str(seed) / f"{method}.npz" if suite.arrays else None
         try:
             row |= _row(config, pair, work, suite, suite.few(method), arrays)

@@ -173,10 +173,17 @@ def show_candidates(report: Mapping[str, Any]) -> str:
         chart = line_chart(steps, curve, about=str(key), chosen=chosen, first_style=number, **frame)
         figures.append(figure_of(chart, captions.get(key, "Computed without target labels."), title))
     rule = f"<p>The checkpoint was chosen by {rule_of(selection)}. No target label took part.</p>" if selection else ""
-    tried = [(each["method"], as_number(each["step"]), f"{each['score']:.3f}") for each in report.get("auto") or []]
+    tried = report.get("auto") or []
     if tried:
         rule += "<p>Several methods were trained; these are the scores of the best checkpoint of each by that rule.</p>"
-        rule += table_of(("Method", "Step", "Score"), tried, "numbers")
+        rows = [(each["method"], as_number(each["step"]), f"{each['score']:.3f}") for each in tried]
+        rule += table_of(("Method", "Step", "Score"), rows, "numbers")
+    for each in tried:
+        if each.get("left_out"):
+            rule += (
+                f"<p>{as_text(each['method'])} scores higher but was left out: its accuracy on source validation "
+                "images is far below another's, or it gives nearly all target images one answer.</p>"
+            )
     return rule + side_by_side(*figures) if figures else ""
 
 

@@ -101,6 +101,41 @@ def task_scores(
     }
 
 
+def shares(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """What each image adds to the mean class accuracy, (n,); 0 where truth is below 0."""
+    found = np.zeros(len(truth))
+    present = np.unique(truth[truth >= 0])
+    for label in present:
+        own = truth == label
+        found[own] = (predicted[own] == label) / own.sum() / len(present)
+    return found
+
+
+def task_shares(kind: str, truth: np.ndarray, logits: np.ndarray) -> np.ndarray | None:
+    """What each image adds to the mean_class_accuracy of `task_scores`, (n,); None where that is."""
+    if kind == "multi-label":
+        answers = zip(truth.T, (logits > 0).astype(int).T, strict=True)
+    else:
+        answers = [(truth, logits.argmax(1))]
+    told = [shares(true, said) for true, said in answers if len(np.unique(true[true >= 0])) > 1]
+    return np.mean(told, axis=0) if told else None
+
+
+def told_apart(change: np.ndarray, draws: int = 9999) -> bool:
+    """Whether changes of images (n,) that sum to the change of a mean are told from chance, two-sided at 5 %.
+
+    A sign-flip test: were before and after alike, each change could as well have been the other way round. Fewer than
+    six changed images never tell. Draws are seeded.
+    """
+    size, count = np.unique(np.abs(change[change != 0]), return_counts=True)
+    if count.sum() < 6:
+        return False
+    other_way = np.random.default_rng(0).binomial(count, 0.5, size=(draws, len(count)))
+    flipped = (count - 2 * other_way) @ size
+    as_far = np.abs(flipped) >= abs(change.sum()) - 1e-9
+    return bool((as_far.sum() + 1) / (draws + 1) < 0.05)
+
+
 LEAST_GAP = 0.01
 """Between source-only and the oracle, for a share of it to say anything."""
 
