@@ -80,7 +80,7 @@ def cell_of(path: Path, row: dict[str, Any]) -> dict[str, Any]:
 def summary(cells: list[dict[str, Any]]) -> dict[str, str]:
     """What the estimate is held to, as text. Errors are those of the estimate, whether or not it was given."""
     asked = [cell for cell in cells if "estimate" in cell]
-    off = np.array([cell["estimate"] - cell["truth"] for cell in asked])
+    off = np.round([cell["estimate"] - cell["truth"] for cell in asked], 4)  # as the table is; five points are five
     slack = np.array([cell["truth"] - cell["bound"] for cell in asked])
     verdict = np.array([cell["verdict"] for cell in asked])
     given = verdict == "estimate"
