@@ -1,6 +1,7 @@
 """Suites: what they read, what they make ready, that a killed one continues to the same table."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -275,6 +276,24 @@ def test_the_hash_follows_what_files_say_and_not_where_they_lie(tmp_path: Path) 
     assert of(tmp_path / "a", 1.1) == of(tmp_path / "b", 1.1) != of(tmp_path / "c", 1.2)
 
 
+def test_the_hash_of_auto_follows_the_methods_that_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = {"all": {"method": "auto"}, "one": {"method": "auto", "knobs": {"methods": ["mcc"]}}}
+    suite = load_suite(written(tmp_path, methods=methods))
+    pair = next(iter(suite.pairs.values()))
+
+    def found() -> list[str]:
+        return [hash_of(suite.config(method, 0), pair) for method in methods]
+
+    before = found()
+    monkeypatch.setattr(METHODS["dann"], "encoder_rate", 0.5)
+    rate = found()
+    assert rate[0] != before[0] and rate[1] == before[1]
+    own = [("self_weight", float, 0.9)]
+    changed = dataclasses.make_dataclass("Knobs", own, bases=(METHODS["bridge"].Knobs,), frozen=True)
+    monkeypatch.setattr(METHODS["bridge"], "Knobs", changed)
+    assert found()[0] not in (before[0], rate[0]) and found()[1] == before[1]
+
+
 def test_the_hash_follows_the_rates_of_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = load_suite(written(tmp_path, methods={"a": {"method": "adda"}, "d": {"method": "dann"}}))
     pair = next(iter(suite.pairs.values()))
@@ -473,9 +492,11 @@ def test_rows_of_an_earlier_table_are_taken_over(finished: Path, tmp_path: Path)
 def test_a_few_target_labels_come_from_training_images(tmp_path: Path) -> None:
     methods = {"none": {"method": "source_only"}, "two": {"method": "source_only", "few": 2}}
     methods["alone"] = methods["two"] | {"few_share": 1}
+    methods["refused"] = methods["two"] | {"encoder": "resnet18", "normalization": "domain-specific"}
     suite = written(tmp_path, seeds=[0], methods=methods, validators=False)
     run_suite(suite, tmp_path / "out", resume=False, jobs=2)
-    none, two, alone = rows(tmp_path / "out")
+    none, two, alone, refused = rows(tmp_path / "out")
+    assert "domain-specific" in refused["error"] and not two["error"]
     assert two["n"] == none["n"] and two["source_only"] == none["source_only"] and two["oracle"] == none["oracle"]
     for key in ("weights_sha", "config_sha"):
         assert len({none[key], two[key], alone[key]}) == 3

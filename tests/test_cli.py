@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from pyarrow import parquet
 
 from builders import damage
 from lines import tiny_config
-from steelshift import cli
+from steelshift import cli, judging
 from steelshift.adapt import fit
 from steelshift.cli import main
+from steelshift.estimating import FILE as ESTIMATE
+from steelshift.estimating import read_views
 
 FIRST = ["id", "path", "class", "p", "decision", "reason", "error"]
 
@@ -253,6 +256,21 @@ def test_a_few_labels_give_an_interval(
         assert found["accuracy"] == pytest.approx(json.loads(capsys.readouterr().out)["accuracy"])
     assert main(["estimate", str(run), "--labels", str(labels)]) == 0
     assert "95 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [0.08, 0.4])
+def test_answers_of_which_no_image_is_labelled_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    names, ids = read_views(run / ESTIMATE)[2], [f"{number:064d}" for number in range(50)]
+    answers = np.repeat([0, 1], [round(50 * (1 - share)), round(50 * share)])
+    view = SimpleNamespace(target=SimpleNamespace(predicted=answers))
+    monkeypatch.setattr(judging, "read_views", lambda path: (view, view, names, ids))
+    (tmp_path / "one.csv").write_text("id,label\n" + "".join(f"{name},{names[0]}\n" for name in ids[:20]))
+    found = judging.measured(run, [tmp_path / "one.csv"], 5.0)
+    assert found["n"] == 20 and found["accuracy"] == 1
+    said = capsys.readouterr().err
+    assert (f"calls {names[1]}, 40%" in said) == (share == 0.4) and ("No label" in said) == (share == 0.4)
 
 
 def test_labels_that_cannot_be_used_are_named(

@@ -310,6 +310,19 @@ def test_95_percent_intervals_cover_the_accuracy_of_the_line_as_often(count: int
         assert np.mean(halves) <= 0.08
 
 
+@pytest.mark.parametrize(
+    ("shares", "accuracy", "count"), [((1,), 0.8, 10), ((1,), 0.9, 20), ((1,), 0.98, 100), ((0.97, 0.03), 0.9, 20)]
+)
+def test_intervals_hold_where_nearly_all_images_get_one_answer(shares: tuple, accuracy: float, count: int) -> None:
+    rng, covered = np.random.default_rng(count), []
+    for _ in range(1000):
+        all_answers = rng.choice(len(shares), 1000, p=shares)
+        right = rng.random(count) < accuracy
+        _, low, high, _ = interval(right, rng.choice(all_answers, count, replace=False), all_answers)
+        covered.append(low <= accuracy <= high)
+    assert 0.93 <= np.mean(covered) <= 0.98
+
+
 def test_unequally_drawn_labels_do_not_bias_the_accuracy() -> None:
     rng = np.random.default_rng(0)
     all_answers = np.repeat([0, 1], [900, 100])

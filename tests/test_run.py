@@ -344,19 +344,10 @@ def labelled(lines: Path, path: Path, count: int = 2) -> dict[str, str]:
     return known
 
 
-@pytest.mark.parametrize(
-    "fell, rose, words",
-    [
-        (0, 4, "cannot be told"),
-        (0, 12, "Adaptation helped"),
-        (12, 0, "Adaptation did harm"),
-        (12, 18, "cannot be told"),
-        (8, 8, "made no difference"),
-    ],
-)
-def test_the_verdict_claims_no_more_than_the_labels_tell(fell: int, rose: int, words: str) -> None:
-    change = np.repeat([-0.01, 0.01, 0.0], [fell, rose, 100 - fell - rose])
-    assert words in verdict("dann", 0.5, 0.5 + change.sum(), change, 100)
+def test_the_verdict_claims_no_more_than_the_labels_tell() -> None:
+    assert "Adaptation helped" in verdict(0.5, 0.7, True, 100)
+    assert "did harm" in verdict(0.7, 0.5, True, 100)
+    assert "cannot be told" in verdict(0.5, 0.52, False, 60) and "60" in verdict(0.5, 0.52, False, 60)
 
 
 @pytest.mark.parametrize("method", ["source_only", "dann"])

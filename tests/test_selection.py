@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn import metrics as sklearn
 
 from steelshift.labels import UNKNOWN
@@ -178,6 +177,20 @@ def test_calibration_stays_in_its_bounds():
     assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
 
 
+def test_sixty_right_answers_do_not_make_every_answer_certain():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 6, 60)
+    logits = rng.normal(0, 1, (60, 6))
+    logits[np.arange(60), truth] += 9
+    right = logits.argmax(1) == truth
+    assert right.all()
+    heats = (temperature(logits, truth, cautious=each) for each in (False, True))
+    bold, careful = (softmax(logits / heat, axis=1).max(1) for heat in heats)
+    assert (bold == 1).mean() > 0.5 and careful.mean() == pytest.approx(61 / 62, abs=0.01)
+    logits[0] = -logits[0]  # with one wrong answer the cross-entropy has its least, and nothing is to be guessed
+    assert temperature(logits, truth) == temperature(logits, truth, cautious=True)
+
+
 
 def test_proxy_a_distance_is_0_for_equal_lines_and_2_for_separable_ones():
     rng = np.random.default_rng(0)
@@ -219,10 +232,16 @@ def test_a_class_that_all_images_have_or_none_is_not_in_a_multi_label_mean():
 def test_what_images_add_sums_to_the_mean(absent):
     truth, predicted = guesses(5, absent=absent)
     truth[::7] = -1
-    parts = shares(truth, predicted)
-    known = truth >= 0
-    assert parts.sum() == pytest.approx(mean_class_accuracy(truth[known], predicted[known]))
-    assert not parts[~known].any() and not parts[truth != predicted].any()
+    parts, known = shares(truth, predicted), truth >= 0
+    score = mean_class_accuracy(truth[known], predicted[known])
+    assert parts.each.sum() == pytest.approx(score)
+    assert not parts.each[truth != predicted].any()
+    row = np.flatnonzero(truth != predicted)[0]  # one image more that is right adds its class's step
+    if known[row]:
+        better = predicted.copy()
+        better[row] = truth[row]
+        gain = mean_class_accuracy(truth[known], better[known]) - score
+        assert gain == pytest.approx(parts.steps[np.unique(truth[known]).tolist().index(truth[row])])
 
 
 @pytest.mark.parametrize("kind", ["single-label", "multi-label", "ordinal"])
@@ -232,23 +251,61 @@ def test_what_images_add_to_a_task_sums_to_its_score(kind):
     truth = (rng.random((150, 4)) < 0.3).astype(int) if kind == "multi-label" else rng.integers(0, 4, 150)
     truth[::9] = -1
     score = task_scores(kind, truth, logits, NAMES, None)["mean_class_accuracy"]
-    assert task_shares(kind, truth, logits).sum() == pytest.approx(score)
+    assert task_shares(kind, truth, logits).each.sum() == pytest.approx(score)
+    assert len(task_shares(kind, truth, logits).steps) == (8 if kind == "multi-label" else 4)
     told_nothing = np.where(truth < 0, truth, 1)
     assert task_scores(kind, told_nothing, logits, NAMES, None)["mean_class_accuracy"] is None
     assert task_shares(kind, told_nothing, logits) is None
 
 
-@pytest.mark.parametrize("fell, rose", [(0, 5), (0, 6), (2, 10), (2, 11), (10, 25), (40, 62), (40, 58), (300, 340)])
-def test_a_change_is_told_as_the_exact_sign_test_tells_it(fell, rose):
-    change = np.repeat([-0.01, 0.01, 0.0], [fell, rose, 100])
-    exact = binomtest(rose, fell + rose).pvalue
-    assert abs(exact - 0.05) > 0.004 and told_apart(change) == told_apart(-change) == (exact < 0.05)
+def change_of(fell, rose, count=400, classes=4):
+    """Shares before and after, of so many images as fell and rose, evenly over the classes."""
+    truth = np.arange(count) % classes
+    before = np.where(np.arange(count) < rose, -1, truth)
+    after = np.where((np.arange(count) >= rose) & (np.arange(count) < rose + fell), -1, truth)
+    return shares(truth, before), shares(truth, after)
+
+
+@pytest.mark.parametrize(
+    "fell, rose, told", [(0, 5, False), (0, 12, True), (10, 18, False), (10, 30, True), (60, 70, False), (60, 96, True)]
+)
+def test_a_change_is_told_where_the_sign_test_tells_it_too(fell, rose, told):
+    """One image a class is taken to have changed beside: so the sign test over all of them is the reference."""
+    before, after = change_of(fell, rose)
+    together = [np.repeat([-1, 1], [fell + 4 - up, rose + up]) for up in range(5)]
+    flips = np.random.default_rng(1).choice([-1, 1], (20_000, fell + rose + 4)).sum(1)
+    reference = (np.abs(flips) >= abs(rose - fell)).mean()
+    assert len(together[0]) == fell + rose + 4 and abs(reference - 0.05) > 0.01 and (reference < 0.05) == told
+    each = np.arange(400)
+    assert told_apart(before, after, each) == told_apart(after, before, each) == told
+
+
+def chance(counts, up, down, draws=400):
+    """How often a change is told, up or down: images of each class rise with `up` and fall with `down`."""
+    rng, told = np.random.default_rng(0), []
+    truth = np.repeat(np.arange(len(counts)), counts)
+    for _ in range(draws):
+        draw = rng.random(len(truth))
+        before = np.where(draw < np.array(up)[truth], -1, truth)
+        after = np.where(draw > 1 - np.array(down)[truth], -1, truth)
+        told.append(told_apart(shares(truth, before), shares(truth, after), np.arange(len(truth))))
+    return np.mean(told)
 
 
 def test_chance_is_called_a_difference_in_one_case_of_twenty_at_most():
-    rng = np.random.default_rng(0)
-    told = [
-        told_apart(rng.choice([-1, 0, 1], p=[0.1, 0.8, 0.1], size=120) * rng.choice([0.01, 0.03], size=120))
-        for _ in range(1000)
-    ]
-    assert 20 <= sum(told) <= 66
+    assert chance([30] * 4, [0.1] * 4, [0.1] * 4) <= 0.05
+    assert chance([100] * 5, [0.05] * 5, [0.05] * 5) <= 0.06
+    assert chance([100] * 5, [0.1] * 5, [0.02] * 5) > 0.9
+
+
+@pytest.mark.parametrize("rare, falls", [(3, 0.20), (5, 0.30), (2, 0.24)])
+def test_a_rare_class_of_which_nothing_was_seen_to_change_is_not_taken_for_known(rare, falls):
+    """The common classes gain what the rare one loses: the true change is nothing."""
+    up, down = [0.06] * 4 + [0.04], [0.06 - (falls - 0.04) / 4] * 4 + [falls]
+    assert chance([100] * 4 + [rare], up, down) <= 0.05
+
+
+def test_images_of_one_strip_count_as_one():
+    before, after = change_of(0, 12)
+    assert told_apart(before, after, np.arange(400))
+    assert not told_apart(before, after, np.arange(400) // 4)

@@ -177,7 +177,7 @@ def _tested(view: View, lines: Lines) -> tuple[Answers, np.ndarray]:
 
 
 def _calibrate(inspector: Inspector, logits: np.ndarray, truth: np.ndarray) -> None:
-    inspector.calibrate(temperature=temperature(logits.astype(np.float64), truth))
+    inspector.calibrate(temperature=temperature(logits.astype(np.float64), truth, cautious=True))
 
 
 def _remember(inspector: Inspector, view: View, lines: Lines, review_rate: float) -> None:

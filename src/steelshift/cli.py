@@ -706,7 +706,7 @@ def _summary(report: dict[str, Any], run: Path) -> str:
     if "auto" in report:
         tried = ", ".join("{method} {score:.3f}".format(**each) for each in report["auto"])
         lines.append(say("auto_chose", method=report["method"], rule=report["selection"], tried=tried))
-        lines += [say("auto_left_out", method=each["method"]) for each in report["auto"] if each["left_out"]]
+        lines += [say("auto_left_out", method=each["method"]) for each in report["auto"] if each.get("left_out")]
     if "target" in report:
         target = report["target"]
         for key in ("source_only", "selected", "last", "peeked", "oracle"):

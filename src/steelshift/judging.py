@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from steelshift.candidates import Candidates
 from steelshift.data.cache import PixelCache, cache_pixels
-from steelshift.data.splits import TEST, TRAIN
+from steelshift.data.splits import TEST, TRAIN, groups_of
 from steelshift.data.stream import resized
 from steelshift.data.table import Classes, ImageTable, load_classes, read_images, read_labels, read_labels_by_id
 from steelshift.errors import DataError, UsageError
@@ -35,8 +35,8 @@ from steelshift.selection.reject import calibration_error, rate_needed, risk_cov
 from steelshift.stages import Training
 from steelshift.training.config import Config
 
-SAME = 0.01
-"""Accuracies that differ by no more count as the same in words."""
+MOST_UNSEEN = 0.1
+"""Share of the test images with an answer that no label is of, above which an interval is spoken of as doubtful."""
 
 
 def open_target_labels(config: Config, lines: Lines) -> np.ndarray | None:
@@ -73,7 +73,12 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
     if config.oracle and trainable:
         details["oracle"] = judged(in_batches(training.oracle(labels).to(device).logits, prepared, device=device))
     before, after = details["source_only"]["mean_class_accuracy"], by_step[chosen]
-    change = shares(truth, candidates.test_logits[chosen].argmax(1)) - shares(truth, unmoved.argmax(1))
+    if training.method_phase is training.baseline_phase:
+        sentence = say("judged_source", after=after, n=details["selected"]["n"])
+    else:
+        moves = (shares(truth, logits.argmax(1)) for logits in (unmoved, candidates.test_logits[chosen]))
+        told = told_apart(*moves, np.array(groups_of(test.table, test.digests)))
+        sentence = verdict(before, after, told, details["selected"]["n"])
     return {
         "source_only": before,
         "selected": after,
@@ -84,23 +89,17 @@ def judge(training: Training, labels: np.ndarray, candidates: Candidates, chosen
         "unknown": int((truth < 0).sum()),
         "peeked_step": candidates.steps[peeked],
         "by_step": by_step,
-        "sentence": verdict(config.method, before, after, change, details["selected"]["n"]),
+        "sentence": sentence,
         "details": details,
     }
 
 
-def verdict(method: str, before: float, after: float, change: np.ndarray, n: int) -> str:
-    """One sentence on what a method did to mean class accuracy on n target test images.
+def verdict(before: float, after: float, told: bool, n: int) -> str:
+    """One sentence on what adaptation did to mean class accuracy on n target test images.
 
-    change: what each image adds to after - before, (n,). No help or harm is claimed that chance explains as well.
+    told: whether chance explains less than that; no help or harm is claimed that it explains as well.
     """
-    if method == "source_only":
-        return say("judged_source", after=after, n=n)
-    words = "judged_better" if after > before else "judged_worse"
-    if abs(after - before) <= SAME:
-        words = "judged_same"
-    elif not told_apart(change):
-        words = "judged_untold"
+    words = "judged_untold" if not told else "judged_better" if after > before else "judged_worse"
     return say(words, before=before, after=after, n=n)
 
 
@@ -192,6 +191,9 @@ def measured(run: Path, labels: Sequence[Path], points: float) -> dict[str, Any]
     places = np.array([rows[name] for name in inside])
     right = answers[places] == np.array([known[name] for name in inside])
     accuracy, low, high, size = interval(right, answers[places], answers)
+    unseen = np.setdiff1d(answers, answers[places])
+    if (share := np.isin(answers, unseen).mean()) > MOST_UNSEEN:
+        note(say("answers_unseen", answers=", ".join(names[answer] for answer in unseen), share=share))
     return {
         "n": len(inside),
         "unknown": sum(known[name] == UNKNOWN for name in inside),

@@ -650,11 +650,6 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "无法判断自适应是否有效：{n} 张带标签的目标测试图像上，平均类别准确率之前 {before:.1%}，之后 {after:.1%}，"
         "这样的差别也可能出于偶然。",
     ),
-    "judged_same": (
-        "Adaptation made no difference: mean class accuracy on {n} labelled target test images is {before:.1%} before "
-        "and {after:.1%} after.",
-        "自适应没有差别：{n} 张带标签的目标测试图像上，平均类别准确率之前 {before:.1%}，之后 {after:.1%}。",
-    ),
     "verdict_prefers_source": (
         "Beware: on the target line the source-only inspector answers more surely and more evenly over the classes "
         "than the adapted one, so adaptation may have done harm.",
@@ -833,6 +828,12 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "--to-label FILE` lists images to label.",
         "{path} 没有用已知类别标注 {run} 的 {count} 张目标测试图像中的任何一张。"
         "`steelshift estimate {run} --to-label FILE` 可列出待标注图像。",
+    ),
+    "answers_unseen": (
+        "No label is of an image that the inspector calls {answers}, {share:.0%} of the test images; the interval "
+        "takes these to be right as often as the others. Label some of them, e.g. of a list that --to-label draws.",
+        "没有任何标签属于检测器判为 {answers} 的图像（占测试图像的 {share:.0%}）；区间假定它们与其他图像同样准确。"
+        "请也标注其中一些，例如用 --to-label 抽取。",
     ),
     "labels_elsewhere": (
         "{count} labelled images are not among the target test images of {run} and do not count.",

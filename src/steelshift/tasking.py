@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from steelshift.candidates import MOST_VALIDATED, Candidates, prepared_rows
 from steelshift.data.cache import PixelCache
-from steelshift.data.splits import TEST, TRAIN, VAL
+from steelshift.data.splits import TEST, TRAIN, VAL, groups_of
 from steelshift.data.stream import resized
 from steelshift.data.table import read_images
 from steelshift.data.tasks import Task, known, read_task_labels
@@ -30,7 +30,7 @@ from steelshift.resample import grey_levels
 from steelshift.selection import validators
 from steelshift.selection.answers import Answers
 from steelshift.selection.calibration import temperature
-from steelshift.selection.metrics import task_scores, task_shares
+from steelshift.selection.metrics import Shares, mean_shares, task_scores, task_shares, told_apart
 from steelshift.selection.validators import Seen
 from steelshift.stages import Training
 from steelshift.training.config import Config, to_mapping
@@ -116,7 +116,7 @@ def calibrate_tasks(inspector: Inspector, logits: np.ndarray, lines: Lines, revi
         own = own[there]
         if head.kind == "multi-label":
             own = np.stack([np.zeros(len(own)), own], 1)  # softmax of (0, z) is the sigmoid of z
-        heads.append(dataclasses.replace(head, temperature=temperature(own, truth[there])))
+        heads.append(dataclasses.replace(head, temperature=temperature(own, truth[there], cautious=True)))
     inspector.specification = dataclasses.replace(specification, heads=tuple(heads))
     if lines.target is not None:
         logits = in_batches(inspector.logits, prepared_rows(lines.unlabelled(), specification.size, MOST_VALIDATED))
@@ -158,8 +158,10 @@ def judge_tasks(training: Training, labels: dict[str, np.ndarray], inspector: In
     before, after = (found[name]["mean"] for name in ("source_only", "selected"))
     if after is None:  # then both are: the labels are the same
         return found | {"sentence": say("tasks_untold_target")}
-    change = each["selected"] - each["source_only"]
-    return found | {"sentence": verdict(config.method, before, after, change, labelled)}
+    if training.method_phase is training.baseline_phase:
+        return found | {"sentence": say("judged_source", after=after, n=labelled)}
+    told = told_apart(each["source_only"], each["selected"], np.array(groups_of(test.table, test.digests)))
+    return found | {"sentence": verdict(before, after, told, labelled)}
 
 
 def verdict_of_tasks(scores: dict[str, Any], count: int) -> str:
@@ -180,14 +182,14 @@ def scores_by_task(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits
     return {"mean": _mean([scores["mean_class_accuracy"] for scores in found.values()]), "tasks": found}
 
 
-def shares_by_image(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits: np.ndarray) -> np.ndarray:
-    """What each image adds to the mean of `scores_by_task`, (n,); all 0 where that is None."""
+def shares_by_image(tasks: tuple[Task, ...], truth: dict[str, np.ndarray], logits: np.ndarray) -> Shares | None:
+    """What images add to the mean of `scores_by_task`; None where that is."""
     found, start = [], 0
     for task in tasks:
         own, start = logits[:, start : start + len(task.classes)], start + len(task.classes)
         found.append(task_shares(task.kind, truth[task.name], own))
     told = [each for each in found if each is not None]
-    return np.mean(told, axis=0) if told else np.zeros(len(logits))
+    return mean_shares(told) if told else None
 
 
 def target_task_labels(config: Config, lines: Lines) -> dict[str, np.ndarray] | None:

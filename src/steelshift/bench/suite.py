@@ -25,12 +25,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from steelshift.choosing import single_methods
 from steelshift.data.camera import Shift, load_lines
 from steelshift.data.table import load_classes
 from steelshift.errors import UsageError
 from steelshift.methods import METHODS
 from steelshift.methods.method import Method
-from steelshift.training.config import LEAST_FEW_SHARE, Config, from_mapping, read_mapping, resolve, to_mapping
+from steelshift.training.config import AUTO, LEAST_FEW_SHARE, Config, from_mapping, read_mapping, resolve, to_mapping
 
 GIVEN = ("source", "target", "target_labels", "classes", "out", "seed", "cache", "tasks", "sharing", "ratios")
 """Options of `fit` that the suite gives to each run itself, and those of several tasks, of which it knows nothing."""
@@ -178,15 +179,28 @@ def hash_of(config: Config, pair: Pair, leave_out: tuple[str, ...] = (), few: in
     values = {key: value for key, value in to_mapping(config).items() if key not in ignored}
     if few and config.few_share is None and config.share_of_few(few) == LEAST_FEW_SHARE:
         values["few_share"] = LEAST_FEW_SHARE  # as it was by default for any number
-    for key, before in LATER.items():
-        if values.get("knobs", {}).get(key) == before:
-            del values["knobs"][key]
     further: dict[str, Any] = {"few": few} if few else {}
+    if "method" in values:
+        if "knobs" in values:
+            values["knobs"] = _knobs(config)
+        if own := _own(config):
+            further["own"] = own
+        if config.method == AUTO:
+            further["methods"] = {single.method: [_knobs(single), _own(single)] for single in single_methods(config)}
+    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **further})
+
+
+def _knobs(config: Config) -> dict[str, Any]:
+    """The method's knobs, without those that came later and have the value that changes nothing."""
+    knobs = to_mapping(config).get("knobs") or {}
+    return {key: value for key, value in knobs.items() if key not in LATER or value != LATER[key]}
+
+
+def _own(config: Config) -> dict[str, float]:
+    """What the method's class says of how it is trained, where that is not as usual."""
     method = METHODS.get(config.method, Method)
     own = {key: getattr(method, key) for key in ("encoder_rate", "momentum")}
-    if "method" in values and own != {key: getattr(Method, key) for key in own}:
-        further["own"] = own
-    return _short_hash({"pair": described(pair), "config": values, "seed": config.seed, **further})
+    return own if own != {key: getattr(Method, key) for key in own} else {}
 
 
 def described(pair: Pair) -> dict[str, Any]:

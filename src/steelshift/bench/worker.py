@@ -41,7 +41,10 @@ from steelshift.training.config import VALIDATORS, Config
 from steelshift.training.precision import choose as choose_precision
 from steelshift.training.precision import processor, without_denormals
 
-REFUSALS = ("no_normalization", "method_needs_normalization", "method_ignores_labels", "knob_range", "not_finite")
+REFUSALS = (
+    "no_normalization", "method_needs_normalization", "method_ignores_labels", "few_are_of_the_target", "knob_range",
+    "not_finite",
+)  # fmt: skip
 """What a method itself answers: a row of the table. Any other failure is one of the surroundings, to be tried again."""
 CHOOSING = ("method", "knobs", "select", "candidates", "oracle", "review_rate")
 """Options that training on the source line and the oracle do not depend on."""

@@ -341,19 +341,19 @@ def interval(right: np.ndarray, answers: np.ndarray, all_answers: np.ndarray) ->
     elif len(few):
         largest = int(np.argmax([counts[group].sum() for group in strata]))
         strata[largest] = np.concatenate([strata[largest], few])
-    parts, means, variance = [], [], 0.0
+    parts, means, smooth, variance = [], [], [], 0.0
     for group in strata:
         of_group = right[np.isin(answers, group)]
         part, n = float(np.isin(all_answers, group).mean()), len(of_group)
         parts.append(part)
         means.append(of_group.mean())
         # Half an image of each kind more (Jeffreys), or a stratum where all are right would be certain.
-        smoothed = (of_group.sum() + 0.5) / (n + 1)
-        variance += part**2 * smoothed * (1 - smoothed) / max(n - 1, 1)
+        smooth.append((of_group.sum() + 0.5) / (n + 1))
+        variance += part**2 * smooth[-1] * (1 - smooth[-1]) / max(n - 1, 1)
     accuracy = np.dot(parts, means)
     variance += np.dot(parts, np.square(means - accuracy)) / len(all_answers)
-    smoothed = (accuracy * len(right) + 1) / (len(right) + 2)
-    size = smoothed * (1 - smoothed) / variance
+    together = np.dot(parts, smooth)  # of one stratum, `size` is then what Wilson's interval wants
+    size = together * (1 - together) / variance
     low, high = wilson(accuracy, size)
     return float(accuracy), low, high, float(size)
 

@@ -1,5 +1,7 @@
 """Scores of predictions against truth, from arrays."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,38 +103,57 @@ def task_scores(
     }
 
 
-def shares(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """What each image adds to the mean class accuracy, (n,); 0 where truth is below 0."""
-    found = np.zeros(len(truth))
-    present = np.unique(truth[truth >= 0])
-    for label in present:
-        own = truth == label
-        found[own] = (predicted[own] == label) / own.sum() / len(present)
-    return found
+@dataclass(frozen=True)
+class Shares:
+    """What images add to a mean class accuracy, or to a mean of several."""
+
+    each: np.ndarray
+    """(n,), of every image; they sum to the mean."""
+    steps: np.ndarray
+    """What one image more of a class adds, of every class that occurs."""
 
 
-def task_shares(kind: str, truth: np.ndarray, logits: np.ndarray) -> np.ndarray | None:
-    """What each image adds to the mean_class_accuracy of `task_scores`, (n,); None where that is."""
+def shares(truth: np.ndarray, predicted: np.ndarray) -> Shares:
+    """Of one mean class accuracy; truth and predicted (n,), truth below 0 adds nothing."""
+    present, count = np.unique(truth[truth >= 0], return_counts=True)
+    steps = 1 / (count * len(present))
+    each = np.zeros(len(truth))
+    for label, step in zip(present, steps, strict=True):
+        each[(truth == label) & (predicted == label)] = step
+    return Shares(each, steps)
+
+
+def task_shares(kind: str, truth: np.ndarray, logits: np.ndarray) -> Shares | None:
+    """Of the mean_class_accuracy of `task_scores`; None where that is."""
     if kind == "multi-label":
         answers = zip(truth.T, (logits > 0).astype(int).T, strict=True)
     else:
         answers = [(truth, logits.argmax(1))]
     told = [shares(true, said) for true, said in answers if len(np.unique(true[true >= 0])) > 1]
-    return np.mean(told, axis=0) if told else None
+    return mean_shares(told) if told else None
 
 
-def told_apart(change: np.ndarray, draws: int = 9999) -> bool:
-    """Whether changes of images (n,) that sum to the change of a mean are told from chance, two-sided at 5 %.
+def mean_shares(parts: Sequence[Shares]) -> Shares:
+    """Of the mean of several; at least one."""
+    return Shares(
+        np.mean([part.each for part in parts], axis=0), np.concatenate([part.steps for part in parts]) / len(parts)
+    )
 
-    A sign-flip test: were before and after alike, each change could as well have been the other way round. Fewer than
-    six changed images never tell. Draws are seeded.
+
+def told_apart(before: Shares, after: Shares, groups: np.ndarray, draws: int = 1999) -> bool:
+    """Whether a change of a mean class accuracy on the same images is told from chance, two-sided at 5 %.
+
+    A sign-flip test: were before and after alike, the changes of each group of images could as well have been the other
+    way round. groups: a number an image (n,); images of one strip change together. In each class one image more
+    is taken to have changed, one way or the other, or a class of three of which none did would count as known. Draws
+    are seeded.
     """
-    size, count = np.unique(np.abs(change[change != 0]), return_counts=True)
-    if count.sum() < 6:
-        return False
-    other_way = np.random.default_rng(0).binomial(count, 0.5, size=(draws, len(count)))
-    flipped = (count - 2 * other_way) @ size
-    as_far = np.abs(flipped) >= abs(change.sum()) - 1e-9
+    change = np.bincount(groups, weights=after.each - before.each)
+    sizes = np.round(np.abs(np.concatenate([change, after.steps])), 9)
+    flipped, rng = np.zeros(draws), np.random.default_rng(0)
+    for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
+        flipped += size * (count - 2 * rng.binomial(count, 0.5, draws))
+    as_far = np.abs(flipped) >= abs(change.sum()) - 1e-6
     return bool((as_far.sum() + 1) / (draws + 1) < 0.05)
 
 
