@@ -248,8 +248,12 @@ def test_a_few_labels_give_an_interval(
     text = labels.read_text(encoding="utf-8").splitlines()
     hit = next(number for number, row in enumerate(rows, start=1) if row[2] and row[1])
     labels.write_text("\n".join([*text[:hit], f"{rows[hit - 1][0]},dragon", *text[hit + 1 :]]), encoding="utf-8")
-    with_unknown = answer(capsys, run, "--labels", labels)["labelled"]
-    assert with_unknown["unknown"] == 1 and with_unknown["n"] == found["n"]
+    assert main(["estimate", str(run), "--labels", str(labels), "--json"]) == 0
+    said = capsys.readouterr()
+    with_unknown = json.loads(said.out)["labelled"]
+    assert with_unknown["unknown"] == 1 and with_unknown["n"] == found["n"] and "dragon (1)" in said.err
+    labels.write_text("\n".join([text[0], *(f"{row} " for row in text[1:])]), encoding="utf-8")
+    assert answer(capsys, run, "--labels", labels)["labelled"] == found  # spaces that a hand leaves
     labels.write_text("\n".join(text), encoding="utf-8")
     if found["n"] == len(tested):
         assert main(["evaluate", str(run), "--data", str(lines / "target"), "--json"]) == 0

@@ -303,6 +303,7 @@ def test_fail_on(saved: Path, folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert "defect 4" in capsys.readouterr().err and len(rows_of(tmp_path / "a.csv")) == 7
     assert main([*base, "reject", str(folder)]) == 6  # what cannot be read is not accepted
     assert main([*base, "rust", str(folder)]) == 2
+    assert main([*base, "defect, reject", str(folder)]) == 6
 
 
 # Sources
@@ -442,9 +443,30 @@ def test_watching_writes_each_image_once_over_restarts(
     table.write_bytes(content[:-40])  # a crash in the middle of a row: that image has none, and gets one
     assert [Path(row.path).name for row in go(6)] == ["new.png"]
     assert [row["id"] for row in rows_of(table)] == list(dict.fromkeys(row["id"] for row in rows_of(table)))
+    table.write_bytes(table.read_bytes().replace(b"\r\n", b"\n"))  # another program has saved it
+    assert go(6) == [] and len(rows_of(table)) == 8
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.jsonl"])
+@pytest.mark.parametrize(
+    "content", [b"a,b\r\n1,2\r\n", b"a,b\n1,2\n", b"a,b", b'{"a": 1}\n{"a": 2}', b'{"a": 1}', b"[1]\n", b"\n\n1"]
+)
+def test_a_table_of_others_is_refused_and_left(tmp_path: Path, name: str, content: bytes) -> None:
+    write(tmp_path / name, content)
     with pytest.raises(UsageError, match="not a table"):
-        write(tmp_path / "b.csv", b"a,b\r\n1,2\r\n")
-        read_rows(tmp_path / "b.csv")
+        read_rows(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.jsonl"])
+def test_a_table_cut_short_anywhere_keeps_its_whole_rows(tmp_path: Path, name: str) -> None:
+    append_rows([ImageRow("0", "a.png"), ImageRow("1", "图.png")], tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    for size in range(len(content) + 1):
+        (tmp_path / name).write_bytes(content[:size])
+        rows = read_rows(tmp_path / name)
+        kept = (tmp_path / name).read_bytes()
+        assert content.startswith(kept) and len(rows) == max(0, kept.count(b"\n") - name.endswith(".csv"))
 
 
 def test_half_written_files_wait(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,7 +556,7 @@ def test_damaged_references_are_refused(saved: Path, out: Path, tmp_path: Path) 
 
 
 def test_appended_tables_read_back(tmp_path: Path) -> None:
-    rows = [ImageRow(str(number), f'a, "b"\n{number}.png', reason="图") for number in range(3)]
+    rows = [ImageRow(str(number), f'a, "b"\n\u2028\x0c{number}.png', reason="图") for number in range(3)]
     for name in ("a.csv", "a.jsonl"):
         append_rows(rows[:2], tmp_path / name)
         append_rows(rows[2:], tmp_path / name)

@@ -582,6 +582,16 @@ def test_report_is_rendered_again_to_the_same_bytes(finished: Path) -> None:
     assert (finished / "report.html").read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "content"), [("thumbnails.npz", b"PK\x03\x04 cut"), ("report.json", b"[1]")])
+def test_a_report_of_damaged_numbers_is_refused(tmp_path: Path, finished: Path, name: str, content: bytes) -> None:
+    for kept in ("report.json", "thumbnails.npz"):
+        shutil.copy(finished / kept, tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        render_again(tmp_path)
+    assert caught.value.key == "no_report" and not (tmp_path / "report.html").exists()
+
+
 def test_being_asked_to_stop_leaves_a_checkpoint_and_resuming_gives_the_same(
     lines: Path, tmp_path: Path, finished: Path
 ) -> None:

@@ -183,6 +183,12 @@ def test_refusals_are_problems(running: Callable[..., Running]) -> None:
     ):  # fmt: skip
         is_problem(ask(port, "POST", "/v1/inspect", body, headers), 422)
     is_problem(ask(port, "POST", "/v1/inspect:batch", *form(*[("a", b"1")] * 4)), 422)
+    body, headers = form(("a\\ud800.png", b"1"))
+    kind = headers["Content-Type"] + "; charset="
+    is_problem(ask(port, "POST", "/v1/inspect", body, {"Content-Type": kind + "undefined"}), 422)
+    for charset in ("unicode_escape", "none such"):  # half a character is no text, and comes back escaped
+        status, _, found = ask(port, "POST", "/v1/inspect:batch", body, {"Content-Type": kind + charset})
+        assert status == 200 and [row["path"] for row in found["rows"]] == ["a\\ud800.png"]
     chinese = is_problem(ask(port, "GET", "/no", None, {"Accept-Language": "zh-CN,en;q=0.5"}), 404)
     assert re.search("[\u4e00-\u9fff]", chinese["detail"])
     status, headers, body = ask(port, "POST", "/v1/inspect:batch", *form(("a/../b", b"1"), ("c", b"2")))
@@ -359,6 +365,7 @@ def test_amounts_and_cores() -> None:
 @pytest.mark.parametrize(
     ("options", "code"),
     [
+        (["--host", "127..0.0.1"], 1),
         (["--max-body", "lots"], 2), (["--max-body", "0"], 2), (["--max-pixels", "4GiB"], 2), (["--threads", "0"], 2),
         (["--token-file", "absent"], 2), (["--token-file", "short"], 2), (["--port", "taken"], 1), ([], 4),
     ],

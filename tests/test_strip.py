@@ -333,6 +333,9 @@ def test_a_first_stage_refuses_what_it_is_not_for(fitted: Path, tmp_path: Path) 
         with pytest.raises(ArtifactRefused):
             first_stage.load(path)
     assert main(["first-stage", "--source", str(tmp_path), "--out", str(tmp_path / "b.json")]) == 3
+    listed = write(tmp_path / "m.csv", b"path,label\na.png,qualified\n")
+    assert main(["first-stage", "--source", str(listed), "--out", str(listed)]) == 2
+    assert listed.read_bytes() == b"path,label\na.png,qualified\n"
 
 
 # The command.
@@ -358,6 +361,9 @@ def test_command_writes_table_defects_and_maps(network, fitted: Path, tmp_path: 
         assert main([*arguments, "--out", str(inside)]) == 0
         with inside.open(encoding="utf-8", newline="") as file:
             assert len(list(csv.DictReader(file))) == 25
+    listed = write(tmp_path / "m.csv", b"path\nstrips/0.png\n")
+    assert main([*arguments[:2], str(listed), *arguments[3:], "--out", str(listed)]) == 2
+    assert listed.read_bytes() == b"path\nstrips/0.png\n"
     assert main([*arguments[:3], "--out", str(tmp_path / "t.csv"), "--tile", "32"]) == 2
     assert main([*arguments, "--out", str(tmp_path / "t.csv"), "--speed", "3"]) == 2
     assert main([*arguments, "--out", str(tmp_path / "t.csv"), "--overlap", "1"]) == 2

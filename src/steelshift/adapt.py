@@ -8,6 +8,8 @@ import dataclasses
 import json
 import shutil
 import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +163,10 @@ def _finish(run: Path, report: dict[str, Any], thumbnails: dict[str, np.ndarray]
 def render_again(run: Path) -> Path:
     """Write report.html anew from the numbers of a finished run. Raises UsageError where there are none."""
     try:
-        report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-        with np.load(run / "thumbnails.npz", allow_pickle=False) as pictures:
+        report = _stored(run / "report.json")
+        with (run / "thumbnails.npz").open("rb") as file, np.load(file, allow_pickle=False) as pictures:
             thumbnails = dict(pictures)
-    except (OSError, ValueError) as error:
+    except (DataError, OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError("no_report", path=run) from error
     write_text(run / "report.html", render(report, thumbnails))
     return run / "report.html"

@@ -296,7 +296,7 @@ def inspect(
     from steelshift.memory import return_memory
 
     return_memory()
-    wishes = Wishes(review_rate, heatmaps, review_dir, every, watch, tuple(fail_on.split(",")) if fail_on else ())
+    wishes = Wishes(review_rate, heatmaps, review_dir, every, watch, _listed(fail_on))
     wishes.check(images, out)
     inspector = open_inspector(run, runtime, precision)
     counts = inspect_into(inspector, images, out, wishes)
@@ -310,6 +310,11 @@ def inspect(
         raise Found("fail_on", found=", ".join(f"{name} {number}" for name, number in failing.items()), out=out)
 
 
+def _listed(words: str | None) -> tuple[str, ...]:
+    """Words between commas."""
+    return tuple(word.strip() for word in words.split(",")) if words else ()
+
+
 def _inspect_strips(
     load: Callable[[], Any],
     images: tuple[Path, ...],
@@ -320,6 +325,7 @@ def _inspect_strips(
 ) -> None:
     from steelshift.data.sources import inside
     from steelshift.data.table import every_place
+    from steelshift.files import keep_inputs
     from steelshift.inspection.first_stage import load as load_first_stage
     from steelshift.inspection.strip import Layout, beside, inspect_into
 
@@ -329,6 +335,8 @@ def _inspect_strips(
     layout = Layout(**measures | {"tile": tile})
     listed, maps = beside(out)
     written = (out, listed, maps)
+    for path in written:
+        keep_inputs(path, images)
     places = [place for place in every_place(images) if not inside(place.path, written)]
     with showing("inspect", len(places)) as advance:
         told = inspect_into(inspector, places, out, layout, stage, advance)
@@ -389,7 +397,7 @@ def export(
     """
     from steelshift.exporting import export as write_graphs
 
-    record = write_graphs(run, out, format.split(","), precision.split(","), verify, calibrate)
+    record = write_graphs(run, out, _listed(format), _listed(precision), verify, calibrate)
     if json:
         _print_json(record)
         return

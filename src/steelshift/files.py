@@ -129,6 +129,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     Yields False at once where another process holds it and wait is False. Systems without such locks do without.
     """
     with explain_full_or_readonly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     with file:
         try:

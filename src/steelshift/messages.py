@@ -835,6 +835,10 @@ _CATALOGUE: dict[str, tuple[str, str]] = {
         "没有任何标签属于检测器判为 {answers} 的图像（占测试图像的 {share:.0%}）；区间假定它们与其他图像同样准确。"
         "请也标注其中一些，例如用 --to-label 抽取。",
     ),
+    "labels_of_no_class": (
+        "{path} has labels that are no class here: {labels}. Classes are {known}.",
+        "{path} 中有不属于任何类别的标签：{labels}。类别有 {known}。",
+    ),
     "labels_elsewhere": (
         "{count} labelled images are not among the target test images of {run} and do not count.",
         "有 {count} 张带标签的图像不在 {run} 的目标测试集中，不计入。",

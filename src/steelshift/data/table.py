@@ -6,6 +6,7 @@ content of the files, so that moving or renaming them changes nothing.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from steelshift.data.decode import Unreadable, read_bytes
 from steelshift.errors import DataError, UsageError
 from steelshift.files import read_words
 from steelshift.labels import UNKNOWN
+from steelshift.messages import say
+from steelshift.progress import note
 
 NOT_IMAGES = frozenset({".txt", ".md", ".csv", ".parquet", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini"})
 """Files beside images; whatever else lies in a folder is tried, by content and not by name."""
@@ -169,11 +172,16 @@ def read_labels_by_id(path: Path, classes: Classes) -> dict[str, int]:
                 raise DataError("all_unreadable", count=1, path=place.path, why=digest)
         records = [(place.named(digest), place.label) for place, digest in zip(places, digests, strict=True)]
     found: dict[str, int] = {}
-    for name, label in records:
+    others: Counter[str] = Counter()
+    for name, label in ((name, label.strip()) for name, label in records):  # filled in by hand
         if label:
             index = classes.holders.get(label, UNKNOWN)
+            others.update([label] * (index == UNKNOWN))
             if found.setdefault(name, index) != index:
                 raise DataError("labels_twice", path=path, id=name)
+    if others:
+        listed = ", ".join(f"{label} ({count})" for label, count in others.most_common(10))
+        note(say("labels_of_no_class", path=path, labels=listed, known=", ".join(classes.holders)))
     return found
 
 

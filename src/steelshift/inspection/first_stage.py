@@ -21,7 +21,7 @@ from steelshift.data.decode import Decoded, Unreadable, decode, read_bytes
 from steelshift.data.table import Place, list_places, load_classes
 from steelshift.data.tiles import QUALIFIED
 from steelshift.errors import ArtifactRefused, DataError, UsageError
-from steelshift.files import write_json
+from steelshift.files import keep_inputs, write_json
 from steelshift.inspection.specification import Specification
 from steelshift.progress import Advance, note
 
@@ -161,6 +161,7 @@ def fit(
 
     if not 0 < miss < 1:
         raise UsageError("option_range", key="miss", value=miss, range="above 0 and below 1")
+    keep_inputs(out, source)
     tiles, defective, parts = _read(source, classes, advance)
     for part, name in enumerate(PARTS):
         for kind, right in (("defective", defective), (QUALIFIED, ~defective)):

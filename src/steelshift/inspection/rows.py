@@ -340,24 +340,27 @@ def read_rows(path: Path, heads: Sequence[Head] = ()) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    content = path.read_bytes()
-    end = b"\r\n" if path.suffix.lower() == ".csv" else b"\n"
+    content, columns, csv_text = path.read_bytes(), columns_of(heads), path.suffix.lower() == ".csv"
+    end = b"\r\n" if csv_text and b"\r\n" in content else b"\n"  # other programs end the rows of a CSV as they like
     whole = content[: content.rfind(end) + len(end)] if end in content else b""
-    if len(whole) < len(content):
-        with explain_full_or_readonly(path), path.open("r+b") as file:
-            file.truncate(len(whole))
     text = whole.decode("utf-8", "replace")
+    begins = ",".join(columns) + "\r\n" if csv_text else f'{{"{columns[0]}": '
+    begins = begins.encode()[: len(content)]
+    right = bool(whole) or content[: len(begins)] == begins
     try:
-        if path.suffix.lower() == ".csv":
-            reader = csv.DictReader(text.splitlines(keepends=True))
-            rows, right = list(reader), not text or tuple(reader.fieldnames or ()) == columns_of(heads)
+        if csv_text:
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            rows, right = list(reader), right and (not text or tuple(reader.fieldnames or ()) == columns)
         else:
-            rows = [json.loads(line) for line in text.splitlines()]
-            right = all(isinstance(row, dict) and tuple(row) == columns_of(heads) for row in rows)
+            rows = [json.loads(line) for line in text.split("\n")[:-1]]
+            right = right and all(isinstance(row, dict) and tuple(row) == columns for row in rows)
     except ValueError:
         right = False
     if not right:
         raise UsageError("other_table", path=path)
+    if len(whole) < len(content):
+        with explain_full_or_readonly(path), path.open("r+b") as file:
+            file.truncate(len(whole))
     return rows
 
 

@@ -18,7 +18,7 @@ def show_data(report: Mapping[str, Any], classes: list[str]) -> str:
         ("labelled", "labelled to train"),
         ("labelled_share", "share of each labelled batch"),
         ("unreadable", "Unreadable, left out"),
-        ("duplicates", "Duplicates, left out"),
+        ("duplicates", "Duplicates, kept on one side of the split"),
     )
     rows = [
         (label, as_number(source.get(key)), as_number(target.get(key)))

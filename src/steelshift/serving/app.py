@@ -134,7 +134,7 @@ def _kind(request: Request, known: tuple[str, ...]) -> str:
 async def _files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
     """Name and content of every file of a form, other fields aside. The names are text that comes back in the rows.
 
-    Raises Refusal.
+    A charset that the client names reads them, and may read what is no text. Raises Refusal.
     """
     parser = MultiPartParser(
         request.headers, request.stream(), max_files=limits.images, max_fields=32, max_part_size=limits.head_bytes
@@ -142,11 +142,14 @@ async def _files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
     parser.spool_max_size = limits.body  # never to disk
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise Refusal("http_form", 422, why=error.message) from error
+    except (MultiPartException, UnicodeError) as error:
+        raise Refusal("http_form", 422, why=getattr(error, "message", str(error))) from error
     try:
         uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        return [(upload.filename or "", await upload.read()) for upload in uploads]
+        return [
+            ((upload.filename or "").encode("utf-8", "backslashreplace").decode(), await upload.read())
+            for upload in uploads
+        ]
     finally:
         await form.close()
 

@@ -11,7 +11,8 @@ _HEAD = struct.Struct(">I")
 
 def framed(message: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
     """The message, which also says how long each blob is, and the blobs."""
-    text = json.dumps(message | {"sizes": [len(blob) for blob in blobs]}, ensure_ascii=False).encode()
+    text = json.dumps(message | {"sizes": [len(blob) for blob in blobs]}, ensure_ascii=False)
+    text = text.encode("utf-8", "backslashreplace")  # a lone surrogate stays what it is
     return b"".join((_HEAD.pack(len(text)), text, *blobs))
 
 
