@@ -344,8 +344,9 @@ def read_rows(path: Path, heads: Sequence[Head] = ()) -> list[dict[str, Any]]:
     end = b"\r\n" if csv_text and b"\r\n" in content else b"\n"  # other programs end the rows of a CSV as they like
     whole = content[: content.rfind(end) + len(end)] if end in content else b""
     text = whole.decode("utf-8", "replace")
-    begins = ",".join(columns) + "\r\n" if csv_text else f'{{"{columns[0]}": '
-    begins = begins.encode()[: len(content)]
+    header = io.StringIO()
+    csv.writer(header).writerow(columns)
+    begins = (header.getvalue() if csv_text else f'{{"{columns[0]}": ').encode()[: len(content)]
     right = bool(whole) or content[: len(begins)] == begins
     try:
         if csv_text:
